@@ -1,17 +1,79 @@
-# turbomuon.c needs gcc (or clang) and make. OpenMP and OpenBLAS are used where a trial compile
-# finds them. `make help` lists the targets.
-CC      ?= gcc
-BUILD   ?= build
-WARN     = -std=c11 -Wall -Wextra -Werror -Wno-unknown-pragmas -D_GNU_SOURCE
-OPT     ?= -O3 -march=native -fno-math-errno
-CFLAGS  ?= $(OPT) -g
-LDLIBS   = -lm -lpthread
-
-# try SOURCE-LINE, FLAGS: FLAGS when a program with that line compiles and links with them.
-try = $(shell printf '%s\nint main(void){return 0;}\n' '$(1)' | $(CC) -x c - -o /dev/null $(2) 2>/dev/null && echo '$(2)')
-OPENMP  := $(call try,\#include <omp.h>,-fopenmp)
-# OpenBLAS by BLAS=1 (default when found); BLAS=0 uses our own product.
-BLAS    ?= 1
-ifeq ($(BLAS),1)
-OPENBLAS := $(call try,\#include <cblas.h>$(shell echo)int openblas_get_parallel(void);,-lopenblas)
+# turbomuon.c needs a C compiler and make. OpenMP and OpenBLAS are used where a trial program
+# compiles and links with them; `make help` lists the targets.
+ifeq ($(origin CC),default)
+CC       = gcc
 endif
+BUILD   ?= build
+OPT     ?= -O3 -march=native
+CFLAGS  ?= $(OPT) -g
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-math-errno \
+             $(SIMD) $(OPENMP) $(CFLAGS) $(EXTRA)
+LDLIBS   = $(OPENMP) $(BLASLIB) $(EXTRA) -lm -lpthread
+
+# $(call try,C SOURCE,FLAGS) is FLAGS when a program of that source compiles and links with them.
+try = $(shell printf '%s\n' '$(1)' | $(CC) -x c - -o /dev/null $(2) >/dev/null 2>&1 && echo '$(2)')
+# OMP=0 and BLAS=0 build without them.
+OMP     ?= 1
+BLAS    ?= 1
+ifeq ($(OMP),1)
+OPENMP  := $(call try,int omp_get_max_threads(void); int main(void) { return !omp_get_max_threads(); },-fopenmp)
+endif
+ifeq ($(OPENMP),)
+SIMD    := $(call try,int main(void) { return 0; },-fopenmp-simd)
+endif
+ifeq ($(BLAS),1)
+BLASLIB := $(call try,void cblas_sgemm(void); void openblas_set_num_threads(int); \
+             int main(int n, char **v) { (void)v; if (n > 9) cblas_sgemm(); openblas_set_num_threads(1); return 0; },-lopenblas)
+endif
+
+SRC   := $(wildcard *.c gpt/*.c run/*.c ops/*.c ops/cpu/*.c)
+LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out train_gpt.c,$(SRC))) \
+         $(patsubst %.c,$(BUILD)/%.f64.o,$(wildcard ops/cpu/*.c))
+DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c,$(wildcard data/*.c)))
+TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c))
+FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
+CORPUS := data/corpus/corpus_val_000000.bin
+
+.PHONY: train all test sanitize fuzz bench-matmul lint clean help
+train: train_gpt $(CORPUS) ## build the program and the corpus it trains on by default
+all: train $(TESTS) $(FUZZ)
+
+train_gpt: $(BUILD)/train_gpt.o $(LIB)
+	$(CC) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(DATA)
+	$(CC) -o $@ $^ $(LDLIBS)
+
+$(CORPUS): $(BUILD)/make_corpus
+	$(BUILD)/make_corpus -o $(@D)
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -c $< -o $@
+
+$(BUILD)/%.f64.o: %.c # the CPU device once more, in double
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -DREAL_DOUBLE -MMD -c $< -o $@
+
+$(BUILD)/ops/cpu/matmul.o $(BUILD)/ops/cpu/matmul.f64.o: EXTRA += $(if $(BLASLIB),-DUSE_OPENBLAS)
+
+$(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIB) $(DATA)
+	$(CC) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver.o $(LIB) $(DATA)
+	$(CC) -o $@ $^ $(LDLIBS)
+
+test: train $(TESTS) $(FUZZ) ## build and run every test; the last line counts them
+	@tests/run.sh $(BUILD)
+
+sanitize: ## the tests under the address and undefined-behaviour sanitizers
+	$(MAKE) BUILD=build/sanitize OPT=-O1 BLAS=0 OMP=0 \
+	    EXTRA='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
+
+clean: ## remove everything built, the corpus included
+	rm -rf $(BUILD) train_gpt data/corpus
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -1,6 +1,7 @@
 // A model and its training as data: the layer table, shapes, schedules and hyper-parameters.
 // Built-in recipes: `speedrun` (the specification to the letter), `mini` (GPT-2 vocabulary, for a
-// CPU), `tiny` (bytes, for two CPU cores). Every field can be overridden by name.
+// CPU), `tiny` (bytes, for two CPU cores). Every field can be overridden by name. recipe.c holds the
+// fields and the built-ins, recipe_finish.c the layer table and the checks, schedule.c the schedules.
 #ifndef GPT_RECIPE_H
 #define GPT_RECIPE_H
 
@@ -9,6 +10,7 @@
 
 #include "../ns.h"
 #include "../ops/error.h"
+#include "../ops/field.h"
 
 enum { RECIPE_MAX_SLOTS = 32, RECIPE_MAX_VALUE_EMBEDS = 8, RECIPE_MAX_PHASES = 8 };
 
@@ -21,14 +23,16 @@ typedef struct {
     bool executed, attention, mlp, long_window, backout;
     int value_embed; // index, or -1
     int skip_from;   // slot, or -1
-    int skip_gate;   // index of the gate among scalars: the n-th slot with a skip has the n-th gate
+    int skip_gate;   // index of the gate among scalars: the n-th slot with a skip has the n-th gate,
+                     // -1 without a skip
 } LayerSlot;
 
 typedef struct {
     char name[32];
     // model
     char layers[256]; // the layer table as text
-    int vocab_size, heads, head_dim, mlp_ratio, gate_channels, rotary_active;
+    int vocab_size, heads, head_dim, mlp_ratio, gate_channels;
+    int rotary_active; // frequencies that rotate, of head_dim/2; 0: half of those
     double rotary_base, attn_scale, yarn_alpha, yarn_beta;
     double softcap, softcap_div, norm_eps;
     char head[8]; // fp8 or full
@@ -61,17 +65,19 @@ typedef struct {
     NsMethod method;
 } Recipe;
 
-// A copy of a built-in recipe. False, with the list of names, when there is none.
+// A copy of a built-in recipe; a name with a '.' or a '/' is a file that recipe_print wrote, which
+// must set every field. False, with the list of names, or the file and its line.
 bool recipe_find(Recipe *recipe, const char *name, Error *err);
 const char *recipe_name(int i); // the i-th built-in's name, NULL past the end
 // Sets one field from text. False when the field is unknown (with the nearest name) or the value is
 // not of its type or outside its range (with the range).
 bool recipe_set(Recipe *recipe, const char *field, const char *value, Error *err);
 bool recipe_has_field(const char *field);
+const Field *recipe_fields(void); // the table behind these, for whoever lists options
 // Parses the layer table, windows and method, computes what follows from the fields, and checks that
-// they fit together. Call after the last recipe_set.
+// they fit together. Call after the last recipe_set; calling it again is harmless.
 bool recipe_finish(Recipe *recipe, Error *err);
-// field = value lines with a comment each: the recipe, readable back by recipe_set.
+// field = value lines with a comment each: the recipe, readable back by recipe_set and recipe_find.
 void recipe_print(const Recipe *recipe, FILE *out);
 // The value of one field as text (for checkpoints); field i, NULL past the end.
 const char *recipe_field(const Recipe *recipe, int i, char *value, size_t size);

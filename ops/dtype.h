@@ -95,4 +95,26 @@ static inline float f16_to_f32(uint16_t h)
     return h & 0x8000 ? -a : a;
 }
 
+// The i-th number of a stored array, widened; and a number rounded once to the storage type.
+static inline double dtype_get(const void *p, DType t, size_t i)
+{
+    switch (t) {
+    case DT_F64: return ((const double *)p)[i];
+    case DT_F32: return (double)((const float *)p)[i];
+    case DT_BF16: return (double)bf16_to_f32(((const uint16_t *)p)[i]);
+    case DT_F16: return (double)f16_to_f32(((const uint16_t *)p)[i]);
+    }
+    return 0;
+}
+
+static inline void dtype_set(void *p, DType t, size_t i, double x)
+{
+    switch (t) {
+    case DT_F64: ((double *)p)[i] = x; break;
+    case DT_F32: ((float *)p)[i] = (float)x; break;
+    case DT_BF16: ((uint16_t *)p)[i] = bf16_from_f32((float)x); break;
+    case DT_F16: ((uint16_t *)p)[i] = f16_from_f32((float)x); break;
+    }
+}
+
 #endif

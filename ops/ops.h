@@ -27,6 +27,9 @@
 
 #include "dtype.h"
 
+struct MuonBank; // muon.h
+struct NsMethod; // ns.h
+
 // What varies from step to step and is read by operations on the device, kept in one small
 // structure so that a captured graph of the step can be replayed after rewriting it.
 typedef struct {
@@ -88,10 +91,10 @@ typedef struct Ops {
     void (*embed_backward)(void *de, void *dgate, void *dmu, const void *dx0, const void *x0,
                            const void *r, const int32_t *ids, const void *embed, const void *gate,
                            const void *mu, int t, int d, int c);
-    // grad[v] = R(grad[v] + R(sum over p with ids_p = v of de_p)), in order of p: deterministic.
-    // grad (V,D) of dtype; de (T,D).
-    void (*embed_scatter)(void *grad, DType dtype, const void *de, const int32_t *ids, int t, int d,
-                          int v);
+    // grad[v] = R(grad[v] + R(sum over p with ids_p = v of de_p)), summed in order of p, so that it
+    // is deterministic.  grad (V,D) of dtype; de (T,D); order (T): positions sorted by (ids_p, p).
+    void (*embed_scatter)(void *grad, DType dtype, const void *de, const int32_t *ids,
+                          const int32_t *order, int t, int d);
 
     // ---- residual stream (specification 2.3) ---------------------------------------------------
     // x = lambda[0] (x_in + sigmoid(skip_gate) skip) + lambda[1] x0; y = r x, r = rsqrt(mean x^2 +
@@ -120,9 +123,10 @@ typedef struct Ops {
     void (*add)(void *dst, const void *src, size_t n);
 
     // ---- attention (specification 2.4) ---------------------------------------------------------
-    // From qkv (T,3,H,d) as the projection left it: q, k = rotary(norm(.)) per head, channel j < d/2
+    // From qkv (T,3,H,d) as the projection left it: q, k = rotary(norm(.)) per head, channel j < A
     // paired with j + d/2, rotation by minus the angle; v = s[0] v + s[1] ve[ids] (s[1] unused when
-    // ve is NULL).  out (T,3,H,d); cos, sin (at least T, A): A = active frequencies; ve (V,D).
+    // ve is NULL).  out (T,3,H,d); cos, sin (at least T, A): A active frequencies; ve (V,D). out may
+    // be qkv.
     void (*qkv_forward)(void *out, const void *qkv, const void *cos, const void *sin, int a,
                         const void *s, const void *ve, const int32_t *ids, int t, int h, int d,
                         double eps);
@@ -136,10 +140,12 @@ typedef struct Ops {
     // Documents: cu (n_docs + 1) ascending from 0 to T, empty ones allowed.
     void (*attention_forward)(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
                               const int32_t *window, const double *scale, int t, int h, int d);
-    void (*attention_backward)(void *dqkv, const void *d_o, const void *o, const void *lse,
-                               const void *qkv, const int32_t *cu, int n_docs,
+    // delta (T,H) is scratch: the rows' dO . O.
+    void (*attention_backward)(void *dqkv, void *delta, const void *d_o, const void *o,
+                               const void *lse, const void *qkv, const int32_t *cu, int n_docs,
                                const int32_t *window, const double *scale, int t, int h, int d);
     // y[p,h,:] = sigmoid(gate[h,:] . a[p,0..C)) o[p,h,:].  gate (H,C), a (T,D) the normed input.
+    // y may be o.
     void (*gate_forward)(void *y, const void *o, const void *a, const void *gate, int t, int h,
                          int d, int c);
     // d_o = g dy; da[p,0..C) +=; dgate (H,C) +=.  d_o may be dy.
@@ -147,7 +153,7 @@ typedef struct Ops {
                           const void *a, const void *gate, int t, int h, int d, int c);
 
     // ---- MLP (specification 2.5) ---------------------------------------------------------------
-    // r = max(h,0)^2 and dh = 2 max(h,0) dr.  n numbers; dh may be dr.
+    // r = max(h,0)^2 and dh = 2 max(h,0) dr.  n numbers; r may be h, dh may be dr.
     void (*relu2_forward)(void *r, const void *h, size_t n);
     void (*relu2_backward)(void *dh, const void *dr, const void *h, size_t n);
 

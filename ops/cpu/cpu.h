@@ -16,6 +16,7 @@ typedef double real;
 #define cpu_load_param cpu_load_param_f64
 #define cpu_accumulate cpu_accumulate_f64
 #define cpu_matmul cpu_matmul_f64
+#define cpu_matmul_own cpu_matmul_own_f64
 #define cpu_embed_forward cpu_embed_forward_f64
 #define cpu_embed_backward cpu_embed_backward_f64
 #define cpu_embed_scatter cpu_embed_scatter_f64
@@ -49,27 +50,11 @@ typedef float real;
 #define ops_cpu_real ops_cpu
 #endif
 
-// The i-th number of a stored array, widened.
-static inline real load_stored(const void *p, DType t, size_t i)
-{
-    switch (t) {
-    case DT_F64: return (real)((const double *)p)[i];
-    case DT_F32: return (real)((const float *)p)[i];
-    case DT_BF16: return (real)bf16_to_f32(((const uint16_t *)p)[i]);
-    case DT_F16: return (real)f16_to_f32(((const uint16_t *)p)[i]);
-    }
-    return 0;
-}
-
-// Rounds once to the storage type and stores.
+// dtype.h's access in `real`; in float the detour through double is exact and compiles away.
+static inline real load_stored(const void *p, DType t, size_t i) { return (real)dtype_get(p, t, i); }
 static inline void store_rounded(void *p, DType t, size_t i, real x)
 {
-    switch (t) {
-    case DT_F64: ((double *)p)[i] = (double)x; break;
-    case DT_F32: ((float *)p)[i] = (float)x; break;
-    case DT_BF16: ((uint16_t *)p)[i] = bf16_from_f32((float)x); break;
-    case DT_F16: ((uint16_t *)p)[i] = f16_from_f32((float)x); break;
-    }
+    dtype_set(p, t, i, (double)x);
 }
 
 // x as it would be read back after being stored as t.
@@ -84,20 +69,45 @@ static inline real round_stored(real x, DType t)
     return x;
 }
 
-static inline real sigmoid(real x) { return 1 / (1 + (real)exp(-(double)x)); }
+// e^x. In float: 2^n e^r with |r| <= ln2/2 and a degree-6 polynomial, within 2 ulp, written without a
+// call or a branch so that loops over it become vector code. Underflows to 0 below -87.
+static inline real real_exp(real x)
+{
+#ifdef REAL_DOUBLE
+    return exp(x);
+#else
+    float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    float n = (clamped * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f; // x / ln2 to the nearest integer
+    float r = (clamped - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;  // ln2 in two parts
+    float p = 1 + r * (1 + r * (0.5f + r * (0x1.555556p-3f +
+              r * (0x1.55555p-5f + r * (0x1.1112p-7f + r * 0x1.6c2p-10f)))));
+    float y = p * f32_from_bits((uint32_t)((int32_t)n + 127) << 23);
+    return x < -87.0f ? 0.0f : x != x ? x : y;
+#endif
+}
+
+static inline real sigmoid(real x) { return 1 / (1 + real_exp(-x)); }
+
+// Parallel loops that also sum into a few numbers split their rows into this many blocks whatever the
+// number of threads, and add the blocks' sums in order: the bits do not depend on the threads.
+enum { SUM_BLOCKS = 64 };
+static inline int block_start(int block, int rows) { return (int)((long)block * rows / SUM_BLOCKS); }
 
 // The operations, as declared and described in ops.h.
 void cpu_load_param(void *weight, DType to, const void *param, DType from, size_t n);
 void cpu_accumulate(void *grad, DType dtype, const void *delta, size_t n);
 void cpu_matmul(void *c, const void *a, const void *b, MatmulKind kind, int m, int n, int k,
                 double alpha, double beta);
+// The same by our own code, whatever cpu_matmul was built to call.
+void cpu_matmul_own(void *c, const void *a, const void *b, MatmulKind kind, int m, int n, int k,
+                    double alpha, double beta);
 void cpu_embed_forward(void *x0, void *r, const int32_t *ids, const void *embed, const void *gate,
                        const void *mu, int t, int d, int c, double eps);
 void cpu_embed_backward(void *de, void *dgate, void *dmu, const void *dx0, const void *x0,
                         const void *r, const int32_t *ids, const void *embed, const void *gate,
                         const void *mu, int t, int d, int c);
-void cpu_embed_scatter(void *grad, DType dtype, const void *de, const int32_t *ids, int t, int d,
-                       int v);
+void cpu_embed_scatter(void *grad, DType dtype, const void *de, const int32_t *ids,
+                       const int32_t *order, int t, int d);
 void cpu_mix_norm_forward(void *x, void *y, void *r, const void *x_in, const void *skip,
                           const void *skip_gate, const void *x0, const void *lambda, int t, int d,
                           double eps);
@@ -120,9 +130,9 @@ void cpu_qkv_backward(void *dqkv, void *ds, void *dve, const void *dout, const v
                       const int32_t *ids, int t, int h, int d, double eps);
 void cpu_attention_forward(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
                            const int32_t *window, const double *scale, int t, int h, int d);
-void cpu_attention_backward(void *dqkv, const void *d_o, const void *o, const void *lse,
-                            const void *qkv, const int32_t *cu, int n_docs, const int32_t *window,
-                            const double *scale, int t, int h, int d);
+void cpu_attention_backward(void *dqkv, void *delta, const void *d_o, const void *o,
+                            const void *lse, const void *qkv, const int32_t *cu, int n_docs,
+                            const int32_t *window, const double *scale, int t, int h, int d);
 void cpu_gate_forward(void *y, const void *o, const void *a, const void *gate, int t, int h, int d,
                       int c);
 void cpu_gate_backward(void *d_o, void *da, void *dgate, const void *dy, const void *o,

@@ -1,0 +1,329 @@
+// Forward and backward of the model, top to bottom, over the operations of ops.h and the recipe's
+// layer table (specification 2 and 3). Backward visits the same lines in reverse.
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// fp8 scales of the head's operands (specification 2.7): a normed activation reaches sqrt(D) at most.
+static double head_x_scale(const Recipe *r) { return sqrt((double)r->width) / 448; }
+static const double head_w_scale = 0x1p-9, head_g_scale = 1.0 / 448;
+
+static void *rows(const Gpt *gpt, void *base, int row, int width)
+{
+    return (char *)base + (size_t)row * (size_t)width * gpt->ops->real_size;
+}
+
+// ---- forward -----------------------------------------------------------------------------------
+
+static void attention_forward(const Gpt *gpt, const Acts *acts, int slot, const GptBatch *batch)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const SlotActs *s = &acts->slot[slot];
+    const LayerSlot *layer = &r->slot[slot];
+    const int t = batch->tokens, d = r->width, h = r->heads, hd = r->head_dim;
+    const int q = gpt_matrix_index(gpt, BANK_ATTN, slot);
+    const void *ve = layer->value_embed < 0
+                         ? NULL
+                         : weight_of(gpt, BANK_VALUE_EMBED, layer->value_embed);
+    const int32_t *window =
+        layer->long_window ? &gpt->device_step->window_long : &gpt->device_step->window_short;
+
+    ops->matmul(s->qkv_lin, s->attn_in, weight_of(gpt, BANK_ATTN, q), MM_NT, t, 3 * d, d, 1, 0);
+    ops->qkv_forward(s->qkv, s->qkv_lin, gpt->rotary_cos, gpt->rotary_sin, r->rotary_active,
+                     scalar_weight(gpt, recipe_value_lambda(r, slot)), ve, acts->ids, t, h, hd,
+                     r->norm_eps);
+    ops->attention_forward(s->o, s->lse, s->qkv, acts->cu, batch->n_docs, window,
+                           &gpt->device_step->attn_scale, t, h, hd);
+    ops->gate_forward(s->y, s->o, s->attn_in, weight_of(gpt, BANK_ATTN_GATE, q / 4), t, h, hd,
+                      r->gate_channels);
+    ops->matmul(s->x, s->y, weight_of(gpt, BANK_ATTN, q + 3), MM_NT, t, d, d, 1, 1);
+}
+
+static void mlp_forward(const Gpt *gpt, const Acts *acts, int slot, int t)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const SlotActs *s = &acts->slot[slot];
+    const int fc = gpt_matrix_index(gpt, BANK_MLP, slot);
+
+    ops->matmul(s->h, s->mlp_in, weight_of(gpt, BANK_MLP, fc), MM_NN, t, r->hidden, r->width, 1, 0);
+    ops->relu2_forward(s->relu2, s->h, (size_t)t * (size_t)r->hidden);
+    ops->matmul(s->x, s->relu2, weight_of(gpt, BANK_MLP, fc + 1), MM_NT, t, r->width, r->hidden, 1, 1);
+}
+
+// The stream that enters a slot: the output of the slot executed before it, or x0.
+static void *slot_input(const Gpt *gpt, const Acts *acts, int slot)
+{
+    for (int i = slot - 1; i >= 0; i--)
+        if (gpt->recipe.slot[i].executed) return acts->slot[i].x;
+    return acts->x0;
+}
+
+// Skip of a slot: the stream it adds and its gate among the scalars; NULLs when it has none.
+static const void *slot_skip(const Gpt *gpt, const Acts *acts, int slot, const void **gate)
+{
+    const LayerSlot *layer = &gpt->recipe.slot[slot];
+    *gate = layer->skip_from < 0 ? NULL
+                                 : scalar_weight(gpt, recipe_skip_gate(&gpt->recipe, slot));
+    return layer->skip_from < 0 ? NULL : acts->slot[layer->skip_from].x;
+}
+
+// Everything before the head: fills acts->final.
+static void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const int t = batch->tokens, d = r->width;
+    const size_t ids_bytes = (size_t)t * sizeof(int32_t);
+
+    ops->mem_put(acts->ids, batch->ids, ids_bytes);
+    ops->mem_put(acts->cu, batch->cu, (size_t)(batch->n_docs + 1) * sizeof(int32_t));
+    ops->embed_forward(acts->x0, acts->r0, acts->ids, weight_of(gpt, BANK_EMBED, 0),
+                       weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)), t, d,
+                       r->gate_channels, r->norm_eps);
+    for (int i = 0; i < r->n_slots; i++) {
+        const LayerSlot *layer = &r->slot[i];
+        const SlotActs *s = &acts->slot[i];
+        const void *gate, *skip = slot_skip(gpt, acts, i, &gate);
+        if (!layer->executed) continue;
+        ops->mix_norm_forward(s->x, layer->attention ? s->attn_in : s->mlp_in,
+                              layer->attention ? s->attn_r : s->mlp_r, slot_input(gpt, acts, i), skip,
+                              gate, acts->x0, scalar_weight(gpt, recipe_lambda(r, i)), t, d,
+                              r->norm_eps);
+        if (layer->attention) attention_forward(gpt, acts, i, batch);
+        if (layer->attention && layer->mlp)
+            ops->norm_forward(s->mlp_in, s->mlp_r, s->x, t, d, r->norm_eps);
+        if (layer->mlp) mlp_forward(gpt, acts, i, t);
+    }
+    const void *out = acts->slot[r->last_slot].x;
+    if (r->backout_slot < 0)
+        ops->norm_forward(acts->final, acts->final_r, out, t, d, r->norm_eps);
+    else
+        ops->backout_norm_forward(acts->final, acts->final_r, out, acts->slot[r->backout_slot].x,
+                                  scalar_weight(gpt, recipe_backout(r)), t, d, r->norm_eps);
+}
+
+// ---- head and loss -----------------------------------------------------------------------------
+
+// Training's head on a slice of rows at a time: logits, loss, their gradient in place, and the two
+// products of backward. Fills acts->dnorm and adds the head's gradient; returns the summed loss.
+static double head_forward_backward(Gpt *gpt, const Acts *acts, int t)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const int d = r->width, v = r->vocab_padded;
+    const bool fp8 = gpt->head_fp8 != NULL;
+    const double xs = fp8 ? head_x_scale(r) : 1, ws = fp8 ? head_w_scale : 1;
+    const double gs = fp8 ? head_g_scale : 1;
+    GptBank *head = &gpt->bank[BANK_LM_HEAD];
+    const void *w = fp8 ? gpt->head_fp8 : head->weight;
+
+    if (fp8) {
+        ops->quantize(acts->head_in, acts->final, FP8_E4M3, xs, false, (size_t)t * (size_t)d);
+        ops->quantize(gpt->head_fp8, head->weight, FP8_E4M3, ws, false, (size_t)v * (size_t)d);
+    }
+    ops->mem_zero(head->delta, (size_t)v * (size_t)d * ops->acc_size);
+    for (int first = 0; first < t; first += acts->head_rows) {
+        const int n = t - first < acts->head_rows ? t - first : acts->head_rows;
+        void *x = rows(gpt, acts->head_in, first, d), *u = acts->logits;
+        void *loss = (char *)acts->losses + (size_t)first * ops->acc_size;
+        ops->matmul(u, x, w, MM_NT, n, v, d, xs * ws, 0);
+        ops->softcap_loss(loss, u, acts->targets + first, 1.0 / gpt->batches, n, v, r->softcap,
+                          r->softcap_div);
+        if (fp8) ops->quantize(u, u, FP8_E5M2, gs, true, (size_t)n * (size_t)v);
+        ops->matmul(rows(gpt, acts->dnorm, first, d), u, w, MM_NN, n, d, v, gs * ws, 0);
+        ops->matmul_grad(head->delta, u, x, MM_TN, v, d, n, xs * gs, 1);
+    }
+    ops->accumulate(head->grad, head->dtype, head->delta, (size_t)v * (size_t)d);
+    return ops->sum(acts->losses, (size_t)t);
+}
+
+// ---- backward ----------------------------------------------------------------------------------
+
+// From acts->dx, the gradient of the slot's output, adds the MLP's to its matrices and leaves the
+// gradient of the normed input in acts->dnorm.
+static void mlp_backward(const Gpt *gpt, const Acts *acts, int slot, int t)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const SlotActs *s = &acts->slot[slot];
+    const int d = r->width, f = r->hidden, fc = gpt_matrix_index(gpt, BANK_MLP, slot);
+
+    ops->matmul(acts->dh, acts->dx, weight_of(gpt, BANK_MLP, fc + 1), MM_NN, t, f, d, 1, 0);
+    ops->matmul_grad(grad_of(gpt, BANK_MLP, fc + 1), acts->dx, s->relu2, MM_TN, d, f, t, 1, 1);
+    ops->relu2_backward(acts->dh, acts->dh, s->h, (size_t)t * (size_t)f);
+    ops->matmul_grad(grad_of(gpt, BANK_MLP, fc), s->mlp_in, acts->dh, MM_TN, d, f, t, 1, 1);
+    ops->matmul(acts->dnorm, acts->dh, weight_of(gpt, BANK_MLP, fc), MM_NT, t, d, f, 1, 0);
+}
+
+// The same for the attention.
+static void attention_backward(const Gpt *gpt, const Acts *acts, int slot, const GptBatch *batch)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const SlotActs *s = &acts->slot[slot];
+    const LayerSlot *layer = &r->slot[slot];
+    const int t = batch->tokens, d = r->width, h = r->heads, hd = r->head_dim;
+    const int q = gpt_matrix_index(gpt, BANK_ATTN, slot), k = layer->value_embed;
+    const int lambda = recipe_value_lambda(r, slot);
+    const int32_t *window =
+        layer->long_window ? &gpt->device_step->window_long : &gpt->device_step->window_short;
+
+    ops->matmul(acts->dy, acts->dx, weight_of(gpt, BANK_ATTN, q + 3), MM_NN, t, d, d, 1, 0);
+    ops->matmul_grad(grad_of(gpt, BANK_ATTN, q + 3), acts->dx, s->y, MM_TN, d, d, t, 1, 1);
+    ops->mem_zero(acts->dnorm, (size_t)t * (size_t)d * ops->real_size);
+    ops->gate_backward(acts->dy, acts->dnorm, delta_of(gpt, BANK_ATTN_GATE, q / 4), acts->dy, s->o,
+                       s->attn_in, weight_of(gpt, BANK_ATTN_GATE, q / 4), t, h, hd,
+                       r->gate_channels);
+    ops->attention_backward(acts->dqkv, acts->delta, acts->dy, s->o, s->lse, s->qkv, acts->cu,
+                            batch->n_docs, window, &gpt->device_step->attn_scale, t, h, hd);
+    ops->qkv_backward(acts->dqkv_lin, scalar_delta(gpt, lambda), k < 0 ? NULL : acts->dve[k],
+                      acts->dqkv, s->qkv_lin, gpt->rotary_cos, gpt->rotary_sin, r->rotary_active,
+                      scalar_weight(gpt, lambda), k < 0 ? NULL : weight_of(gpt, BANK_VALUE_EMBED, k),
+                      acts->ids, t, h, hd, r->norm_eps);
+    ops->matmul_grad(grad_of(gpt, BANK_ATTN, q), acts->dqkv_lin, s->attn_in, MM_TN, 3 * d, d, t, 1, 1);
+    ops->matmul(acts->dnorm, acts->dqkv_lin, weight_of(gpt, BANK_ATTN, q), MM_NN, t, d, 3 * d, 1, 1);
+}
+
+// From acts->dnorm, the gradient of `final`, back to the embeddings.
+static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const int t = batch->tokens, d = r->width;
+    const size_t td = (size_t)t * (size_t)d, bytes = td * ops->real_size;
+
+    ops->mem_zero(acts->dx0, bytes);
+    for (int k = 0; k < r->n_value_embeds; k++) ops->mem_zero(acts->dve[k], bytes);
+    if (r->backout_slot < 0) {
+        ops->mem_zero(acts->dx, bytes);
+        ops->norm_backward(acts->dx, acts->dnorm, acts->final, acts->final_r, t, d);
+    } else {
+        ops->backout_norm_backward(acts->dx, acts->dx_back, scalar_delta(gpt, recipe_backout(r)),
+                                   acts->dnorm, acts->final, acts->final_r,
+                                   acts->slot[r->backout_slot].x,
+                                   scalar_weight(gpt, recipe_backout(r)), t, d);
+    }
+    for (int i = r->n_slots - 1; i >= 0; i--) {
+        const LayerSlot *layer = &r->slot[i];
+        const SlotActs *s = &acts->slot[i];
+        const void *gate, *skip = slot_skip(gpt, acts, i, &gate);
+        if (!layer->executed) continue;
+        if (i == r->backout_slot) ops->add(acts->dx, acts->dx_back, td);
+        if (s->dskip) ops->add(acts->dx, s->dskip, td);
+        if (layer->mlp) mlp_backward(gpt, acts, i, t);
+        if (layer->attention && layer->mlp)
+            ops->norm_backward(acts->dx, acts->dnorm, s->mlp_in, s->mlp_r, t, d);
+        if (layer->attention) attention_backward(gpt, acts, i, batch);
+        ops->mix_norm_backward(acts->dx, skip ? acts->slot[layer->skip_from].dskip : NULL, acts->dx0,
+                               scalar_delta(gpt, recipe_lambda(r, i)),
+                               skip ? scalar_delta(gpt, recipe_skip_gate(r, i)) : NULL, acts->dnorm,
+                               layer->attention ? s->attn_in : s->mlp_in,
+                               layer->attention ? s->attn_r : s->mlp_r, slot_input(gpt, acts, i),
+                               skip, gate, acts->x0, scalar_weight(gpt, recipe_lambda(r, i)), t, d);
+    }
+    ops->add(acts->dx0, acts->dx, td);
+    ops->embed_backward(acts->dnorm, delta_of(gpt, BANK_SMEAR_GATE, 0),
+                        scalar_delta(gpt, recipe_smear(r)), acts->dx0, acts->x0, acts->r0, acts->ids,
+                        weight_of(gpt, BANK_EMBED, 0), weight_of(gpt, BANK_SMEAR_GATE, 0),
+                        scalar_weight(gpt, recipe_smear(r)), t, d, r->gate_channels);
+}
+
+// Positions sorted by (id, position), by counting: the order in which embed_scatter adds.
+static bool sort_by_id(int32_t *order, const int32_t *ids, int t, int vocab)
+{
+    int32_t *start = calloc((size_t)vocab + 1, sizeof *start);
+    if (!start) return false;
+    for (int p = 0; p < t; p++) start[ids[p] + 1]++;
+    for (int v = 0; v < vocab; v++) start[v + 1] += start[v];
+    for (int p = 0; p < t; p++) order[start[ids[p]]++] = p;
+    free(start);
+    return true;
+}
+
+static void scatter_embeddings(Gpt *gpt, const Acts *acts, const GptBatch *batch)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const int t = batch->tokens, d = r->width;
+    const GptBank *embed = &gpt->bank[BANK_EMBED], *ve = &gpt->bank[BANK_VALUE_EMBED];
+    const size_t table = (size_t)ve->rows * (size_t)d * dtype_size(ve->dtype);
+
+    ops->mem_put(acts->order, gpt->host_order, (size_t)t * sizeof(int32_t));
+    ops->embed_scatter(embed->grad, embed->dtype, acts->dnorm, acts->ids, acts->order, t, d);
+    for (int k = 0; k < r->n_value_embeds; k++)
+        ops->embed_scatter((char *)ve->grad + (size_t)k * table, ve->dtype, acts->dve[k], acts->ids,
+                           acts->order, t, d);
+}
+
+// ---- public ------------------------------------------------------------------------------------
+
+double gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
+{
+    static const BankId small[] = {BANK_ATTN_GATE, BANK_SMEAR_GATE, BANK_SCALARS};
+    enum { N_SMALL = sizeof small / sizeof *small };
+    const Ops *ops = gpt->ops;
+    const int t = batch->tokens;
+    size_t n[N_SMALL];
+    Acts acts;
+    acts_layout(&acts, gpt, t, true, gpt->arena);
+    for (int i = 0; i < N_SMALL; i++) {
+        const GptBank *b = &gpt->bank[small[i]];
+        n[i] = (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
+        ops->mem_zero(b->delta, n[i] * ops->acc_size);
+    }
+    if (!sort_by_id(gpt->host_order, batch->ids, t, gpt->recipe.vocab_padded)) return NAN;
+    trunk_forward(gpt, &acts, batch);
+    ops->mem_put(acts.targets, batch->targets, (size_t)t * sizeof(int32_t));
+    const double loss = head_forward_backward(gpt, &acts, t);
+    trunk_backward(gpt, &acts, batch);
+    scatter_embeddings(gpt, &acts, batch);
+    for (int i = 0; i < N_SMALL; i++) {
+        const GptBank *b = &gpt->bank[small[i]];
+        ops->accumulate(b->grad, b->dtype, b->delta, n[i]);
+    }
+    return loss / t;
+}
+
+double gpt_evaluate(Gpt *gpt, const GptBatch *batch)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const int t = batch->tokens;
+    Acts acts;
+    acts_layout(&acts, gpt, t, false, gpt->arena);
+    trunk_forward(gpt, &acts, batch);
+    ops->mem_put(acts.targets, batch->targets, (size_t)t * sizeof(int32_t));
+    for (int first = 0; first < t; first += acts.head_rows) {
+        const int n = t - first < acts.head_rows ? t - first : acts.head_rows;
+        ops->matmul(acts.logits, rows(gpt, acts.final, first, r->width),
+                    weight_of(gpt, BANK_LM_HEAD, 0), MM_NT, n, r->vocab_padded, r->width, 1, 0);
+        ops->softcap_loss((char *)acts.losses + (size_t)first * ops->acc_size, acts.logits,
+                          acts.targets + first, 0, n, r->vocab_padded, r->softcap, r->softcap_div);
+    }
+    return ops->sum(acts.losses, (size_t)t) / t;
+}
+
+bool gpt_next_logits(Gpt *gpt, const int32_t *ids, int n, float *logits)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const int32_t cu[2] = {0, n};
+    const GptBatch batch = {.ids = ids, .cu = cu, .n_docs = 1, .tokens = n};
+    void *u = malloc((size_t)r->vocab_padded * ops->real_size);
+    if (!u) return false;
+    Acts acts;
+    acts_layout(&acts, gpt, n, false, gpt->arena);
+    trunk_forward(gpt, &acts, &batch);
+    ops->matmul(acts.logits, rows(gpt, acts.final, n - 1, r->width), weight_of(gpt, BANK_LM_HEAD, 0),
+                MM_NT, 1, r->vocab_padded, r->width, 1, 0);
+    ops->mem_get(u, acts.logits, (size_t)r->vocab_padded * ops->real_size);
+    for (int j = 0; j < r->vocab_size; j++) {
+        double s = 1 / (1 + exp(-dtype_get(u, ops->real_type, (size_t)j) / r->softcap_div));
+        logits[j] = (float)(r->softcap * s);
+    }
+    free(u);
+    return true;
+}

@@ -1,0 +1,60 @@
+// What the files of gpt/ share: the model's structure and its activations. Nobody else includes this.
+#ifndef GPT_INTERNAL_H
+#define GPT_INTERNAL_H
+
+#include "gpt.h"
+
+// Activations of one slot that backward needs. (T,D) unless said otherwise.
+typedef struct {
+    void *x;                // the slot's output: the residual stream after its sublayers
+    void *attn_in, *attn_r; // normed input of the attention; r (T)
+    void *qkv_lin, *qkv;    // (T,3,H,d) as projected; after norm, rotary and value mix
+    void *o, *lse, *y;      // attention's output; (T,H); after the gate
+    void *mlp_in, *mlp_r;   // normed input of the MLP; r (T)
+    void *h, *relu2;        // (T,F) before and after the activation
+    void *dskip;            // gradient that comes back through the skip taken from this slot
+} SlotActs;
+
+typedef struct {
+    int32_t *ids, *targets, *cu, *order; // the batch on the device
+    void *x0, *r0;                       // normed embedding; r (T)
+    SlotActs slot[RECIPE_MAX_SLOTS];
+    void *final, *final_r;   // normed output (T,D); r (T)
+    void *head_in;           // operand of the head's product: `final`, or its fp8 values
+    void *logits;            // (head_rows, V): the head runs in slices of rows
+    int head_rows;
+    void *losses;            // (T)
+    void *dx, *dx0, *dx_back, *dnorm; // gradients (T,D)
+    void *dy;                         // (T,D) of y, then of o
+    void *dqkv, *dqkv_lin;            // (T,3D)
+    void *delta;                      // (T,H)
+    void *dh;                         // (T,F)
+    void *dve[RECIPE_MAX_VALUE_EMBEDS];
+} Acts;
+
+struct Gpt {
+    Recipe recipe;
+    const Ops *ops;
+    bool real_storage;
+    int batches; // A
+    GptBank bank[GPT_BANKS];
+    void *arena;                   // activations, laid out anew for each batch
+    void *rotary_cos, *rotary_sin; // (max tokens, active frequencies), float_acc
+    int rotary_phase;              // windows seen when the tables were built, 0 when none
+    void *head_fp8;                // (V,D) fp8 values of the head's weight; NULL for a full head
+    StepState *device_step;
+    int32_t *host_order; // positions sorted by token id
+    GptMemory memory[GPT_MEMORY_ROWS];
+};
+
+// arena.c: lays the activations out from `base` and returns the bytes; a NULL base only measures.
+size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *base);
+
+// params.c: pointers to the i-th item of a bank.
+void *weight_of(const Gpt *gpt, BankId id, int i);
+void *grad_of(const Gpt *gpt, BankId id, int i);  // of a matrix: float_acc
+void *delta_of(const Gpt *gpt, BankId id, int i); // of a gate or the head: float_acc
+void *scalar_weight(const Gpt *gpt, int index);
+void *scalar_delta(const Gpt *gpt, int index);
+
+#endif

@@ -1,0 +1,117 @@
+#include "optimizer.h"
+
+#include <string.h>
+
+static size_t bank_numbers(const GptBank *b)
+{
+    return (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
+}
+
+size_t optimizer_first_size(const Optimizer *optimizer, BankId id)
+{
+    return bank_numbers(gpt_bank(optimizer->gpt, id));
+}
+
+size_t optimizer_second_size(const Optimizer *optimizer, BankId id)
+{
+    const GptBank *b = gpt_bank(optimizer->gpt, id);
+    return b->muon ? (size_t)b->count * (size_t)b->cols : bank_numbers(b);
+}
+
+static MuonBank muon_bank(const Optimizer *optimizer, BankId id)
+{
+    const GptBank *b = gpt_bank(optimizer->gpt, id);
+    return (MuonBank){.count = b->count,
+                      .rows = b->rows,
+                      .cols = b->cols,
+                      .dtype = b->dtype,
+                      .param = b->param,
+                      .grad = b->grad,
+                      .momentum = optimizer->first[id],
+                      .second_moment = optimizer->second[id],
+                      .lr_mul = b->lr_mul,
+                      .beta2 = gpt_recipe(optimizer->gpt)->muon_beta2};
+}
+
+bool optimizer_create(Optimizer *optimizer, Gpt *gpt, Error *err)
+{
+    *optimizer = (Optimizer){.gpt = gpt};
+    const Ops *ops = gpt_ops(gpt);
+    size_t work = 0, wanted = 0;
+    bool ok = true;
+    for (int i = 0; i < GPT_BANKS && ok; i++) {
+        const GptBank *b = gpt_bank(gpt, (BankId)i);
+        const size_t size = dtype_size(b->dtype);
+        const size_t first = optimizer_first_size(optimizer, (BankId)i) * size;
+        const size_t second = optimizer_second_size(optimizer, (BankId)i) * size;
+        wanted = first + second;
+        optimizer->bytes += wanted;
+        optimizer->first[i] = ops->mem_alloc(first);
+        optimizer->second[i] = ops->mem_alloc(second);
+        ok = optimizer->first[i] && optimizer->second[i];
+        if (!b->muon) continue;
+        const MuonBank bank = muon_bank(optimizer, (BankId)i);
+        const size_t need = ops->normuon_workspace(&bank, &gpt_recipe(gpt)->method);
+        if (need > work) work = need;
+    }
+    if (ok) {
+        wanted = work;
+        optimizer->bytes += work;
+        ok = (optimizer->work = ops->mem_alloc(work)) != NULL;
+    }
+    if (ok) return true;
+    optimizer_free(optimizer);
+    return fail(err, "out of memory: a request of %.2f GB for optimizer state on %s failed",
+                (double)wanted / 1e9, ops->name);
+}
+
+void optimizer_free(Optimizer *optimizer)
+{
+    if (!optimizer->gpt) return;
+    const Ops *ops = gpt_ops(optimizer->gpt);
+    for (int i = 0; i < GPT_BANKS; i++) {
+        ops->mem_free(optimizer->first[i]);
+        ops->mem_free(optimizer->second[i]);
+    }
+    ops->mem_free(optimizer->work);
+    memset(optimizer, 0, sizeof *optimizer);
+}
+
+static void adam_step(Optimizer *optimizer, BankId id)
+{
+    Gpt *gpt = optimizer->gpt;
+    const Recipe *r = gpt_recipe(gpt);
+    GptBank *b = gpt_bank(gpt, id);
+    const AdamConfig config = {.lr_mul = b->lr_mul[0],
+                               .beta1 = r->adam_beta1,
+                               .beta2 = r->adam_beta2,
+                               .eps = r->adam_eps};
+    if (b->count > 0)
+        gpt_ops(gpt)->adam(b->param, optimizer->first[id], optimizer->second[id], b->grad, b->dtype,
+                           bank_numbers(b), &config, gpt_step_state(gpt));
+}
+
+static void clear_gradient_and_refresh(Gpt *gpt, BankId id)
+{
+    GptBank *b = gpt_bank(gpt, id);
+    gpt_ops(gpt)->mem_zero(b->grad, bank_numbers(b) * dtype_size(b->dtype));
+    gpt_load_weights(gpt, id);
+}
+
+void optimizer_step(Optimizer *optimizer, int step)
+{
+    Gpt *gpt = optimizer->gpt;
+    const Recipe *r = gpt_recipe(gpt);
+    if (recipe_adam_updates(r, step))
+        for (int i = 0; i < GPT_BANKS; i++)
+            if (!gpt_bank(gpt, (BankId)i)->muon) {
+                adam_step(optimizer, (BankId)i);
+                clear_gradient_and_refresh(gpt, (BankId)i);
+            }
+    for (int i = 0; i < GPT_BANKS; i++)
+        if (gpt_bank(gpt, (BankId)i)->muon) {
+            const MuonBank bank = muon_bank(optimizer, (BankId)i);
+            gpt_ops(gpt)->normuon(&bank, &r->method, gpt_step_state(gpt), optimizer->work);
+            clear_gradient_and_refresh(gpt, (BankId)i);
+        }
+}

@@ -1,0 +1,71 @@
+// Small models for tests: every tensor random, since at the recipe's init most gradients vanish and
+// prove nothing, and batches with documents of all kinds.
+#ifndef TESTS_CPU_MODEL_H
+#define TESTS_CPU_MODEL_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../gpt/gpt.h"
+
+static uint64_t model_random_state = 1;
+static double model_random(void) // in [-1, 1)
+{
+    uint64_t z = model_random_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1;
+}
+
+// A recipe from pairs of field and value, NULL at the end; the program stops when it is refused.
+static Recipe model_recipe(const char *base, const char *const *pairs)
+{
+    Recipe recipe;
+    Error err;
+    bool ok = recipe_find(&recipe, base, &err);
+    for (; ok && *pairs; pairs += 2) ok = recipe_set(&recipe, pairs[0], pairs[1], &err);
+    if (!ok || !recipe_finish(&recipe, &err)) {
+        fprintf(stderr, "model_recipe: %s\n", err.text);
+        exit(1);
+    }
+    return recipe;
+}
+
+static size_t model_bank_size(const GptBank *b)
+{
+    return (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
+}
+
+// Adds +-scale noise to every parameter, so that nothing is zero or symmetric.
+static void model_randomize(Gpt *gpt, double scale)
+{
+    for (int id = 0; id < GPT_BANKS; id++) {
+        GptBank *b = gpt_bank(gpt, (BankId)id);
+        for (size_t i = 0; i < model_bank_size(b); i++)
+            dtype_set(b->param, b->dtype, i, dtype_get(b->param, b->dtype, i) + scale * model_random());
+        gpt_load_weights(gpt, (BankId)id);
+    }
+}
+
+typedef struct {
+    int32_t ids[4096], targets[4096], cu[64];
+    GptBatch batch;
+} ModelBatch;
+
+// Random tokens below `vocab` in the documents whose lengths are given, -1 at the end.
+static void model_batch(ModelBatch *m, int vocab, const int *lengths)
+{
+    int t = 0, docs = 0;
+    m->cu[0] = 0;
+    for (; *lengths >= 0; lengths++) {
+        t += *lengths;
+        m->cu[++docs] = t;
+    }
+    for (int p = 0; p < t; p++) {
+        m->ids[p] = (int32_t)((model_random() + 1) / 2 * vocab);
+        m->targets[p] = (int32_t)((model_random() + 1) / 2 * vocab);
+    }
+    m->batch = (GptBatch){.ids = m->ids, .targets = m->targets, .cu = m->cu, .n_docs = docs, .tokens = t};
+}
+
+#endif
