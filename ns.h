@@ -3,11 +3,14 @@
 // Given G (m,n) with singular value decomposition U S V^T, each method returns an approximation of
 // the polar factor U V^T by iterating X <- a X + (b A + c A^2) X with A = X X^T on a normalised X.
 // A method is a normaliser, a list of coefficient triples, and a variant (standard or gram).
-//   NsMethod m; Error e;
-//   if (!ns_method_find(&m, "turbo4", &e)) puts(e.text);
-//   ns_orthogonalize_f32(&m, x, 1, 768, 3072, work);     // work: ns_workspace_size bytes
-// Sources: Muon (Jordan 2024), Polar Express (arXiv 2505.16932), Turbo-Muon (arXiv 2512.04632),
-// AOL (arXiv 2208.03160); the gram form iterates on A alone, the same polynomial in exact arithmetic.
+//   NsMethod method;
+//   Error err;
+//   if (!ns_method_find(&method, "turbo4", &err)) puts(err.text);
+//   void *work = malloc(ns_workspace_size(&method, 1, 768, 3072, sizeof(float)));
+//   ns_orthogonalize_f32(&method, x, 1, 768, 3072, work, 1);
+// Sources: Muon (Jordan 2024), Polar Express (arXiv 2505.16932), CANS (arXiv 2506.10935),
+// Turbo-Muon (arXiv 2512.04632), AOL (arXiv 2208.03160); the gram form (Dao-AILab 2026) iterates on
+// A alone, the same polynomial in exact arithmetic.
 #ifndef NS_H
 #define NS_H
 
@@ -21,14 +24,21 @@ enum { NS_MAX_ITERATIONS = 8 };
 
 typedef enum {
     NS_NORM_NONE,
-    NS_NORM_FROBENIUS,  // X = G / ((1+delta) |G|_F + eps)
-    NS_NORM_AOL,        // X = diag(s) G, s_i = ((1+delta) sum_j |(G G^T)_ij| + eps)^(-1/2)
-    NS_NORM_SCHATTEN4,  // X = G / ((1+delta) |G G^T|_F + eps)^(1/2)
+    NS_NORM_FROBENIUS, // X = G / ((1+delta) |G|_F + eps)
+    NS_NORM_AOL,       // X = diag(s) G, s_i = ((1+delta) sum_j |(G G^T)_ij| + eps)^(-1/2)
+    NS_NORM_SCHATTEN4, // X = G / ((1+delta) |G G^T|_F + eps)^(1/2)
 } NsNorm;
 
 typedef struct {
     double a, b, c;
 } NsCoeff;
+
+// A named list of coefficients, first iteration first.
+typedef struct {
+    char name[32];
+    int rows; // 1 .. NS_MAX_ITERATIONS
+    NsCoeff row[NS_MAX_ITERATIONS];
+} NsTable;
 
 typedef struct NsMethod {
     char name[32]; // of the method
@@ -38,34 +48,48 @@ typedef struct NsMethod {
     int iterations; // 1 .. NS_MAX_ITERATIONS
     NsCoeff coeff[NS_MAX_ITERATIONS];
     bool gram;         // iterate on the Gram matrix, apply once (and at each restart)
-    unsigned restarts; // bit k set: gram restarts after iteration k (1-based)
-    DType storage;     // what X, A, B round to after each product: DT_BF16, DT_F16, or DT_F32 / DT_F64
-                       // for the precision of the arithmetic itself
+    unsigned restarts; // bit k set: gram restarts after iteration k (1-based, below `iterations`)
+    DType storage; // what X, A, B round to after each product: DT_BF16, DT_F16, or DT_F32 / DT_F64
+                   // for the precision of the arithmetic itself
 } NsMethod;
 
 // A named method: muon5, you5, polar5, turbo4, turbo4-you, turbo4-ga, s4-gram4, s4-gram5, ...
-// (turbo_muon.md section 1). False with the list of names when there is none.
+// False with the list of names when there is none.
 bool ns_method_find(NsMethod *method, const char *name, Error *err);
 // The i-th method's name, NULL past the end.
 const char *ns_method_name(int i);
 
-// Changes to a method, each validated: the normaliser by name (none, frobenius, aol, schatten4); the
-// coefficients by table name (jordan, you, polar_express, cans, turbo_ga, cubic) for k iterations:
-// the last k rows, or the last row repeated when k is longer; the variant (standard, or gram with a
-// restart list such as "2" or "2,4" or ""); the storage (bf16, f16, real).
+// Changes to a method, each checked; a refusal says what is allowed and leaves the method as it
+// was. The normaliser: none, frobenius, aol or schatten4. delta and eps stay the method's.
 bool ns_method_set_norm(NsMethod *method, const char *norm, Error *err);
+// The coefficients for k iterations: the last k rows of a table, or the last row repeated when k is
+// longer. A table is jordan, you, polar_express, cans, turbo_ga, cubic, or a file that
+// ns_table_parse accepts. Restarts that the new count leaves behind are dropped.
 bool ns_method_set_coeffs(NsMethod *method, const char *table, int iterations, Error *err);
+// The variant: standard, or gram with a list of restarts such as "2", "2,4" or "" (NULL is "").
 bool ns_method_set_gram(NsMethod *method, bool gram, const char *restarts, Error *err);
+// The storage: bf16, f16, or real for the precision of the arithmetic itself.
 bool ns_method_set_storage(NsMethod *method, const char *storage, Error *err);
-// One line: "turbo4: aol(0.02, 1e-06) polar_express x4, standard, bf16".
+// One line: "turbo4: aol(0.02, 1e-06) polar_express x4, standard, bf16". A method that was changed
+// since ns_method_find is called "turbo4 (changed)".
 void ns_method_describe(const NsMethod *method, char *text, size_t size);
 
-// Bytes of workspace for any m, n (tall matrices are treated as their transposes).
-size_t ns_workspace_size(const NsMethod *method, int m, int n, size_t real_size);
-// x (batch,m,n), row-major, replaced by its orthogonalisation. Zeros give zeros.
-// A matrix with a NaN or an infinity comes back all NaN, and the call returns the number of such
-// matrices (0 is success).
-int ns_orthogonalize_f32(const NsMethod *method, float *x, int batch, int m, int n, void *workspace);
-int ns_orthogonalize_f64(const NsMethod *method, double *x, int batch, int m, int n, void *workspace);
+// Reads a coefficient table from `length` bytes of text: a line with the table's name, then 1 to
+// NS_MAX_ITERATIONS lines "a b c". Blank lines and what follows a # are skipped. Errors begin with
+// `source` and the line's number.
+bool ns_table_parse(NsTable *table, const char *text, size_t length, const char *source,
+                    Error *err);
+
+// Bytes of workspace for working on `at_once` matrices at the same time (any m, n; tall matrices
+// are treated as their transposes); real_size is the size of one element of x.
+size_t ns_workspace_size(const NsMethod *method, int at_once, int m, int n, size_t real_size);
+// x (batch,m,n), row-major, replaced by its orthogonalisation. Zeros give zeros. `at_once` is what
+// the workspace was sized for; more than 1 spreads the batch over threads, without any effect on
+// the result. A matrix with a NaN or an infinity, or whose iteration overflowed, comes back all
+// NaN, and the call returns the number of such matrices (0 is success).
+int ns_orthogonalize_f32(const NsMethod *method, float *x, int batch, int m, int n, void *workspace,
+                         int at_once);
+int ns_orthogonalize_f64(const NsMethod *method, double *x, int batch, int m, int n,
+                         void *workspace, int at_once);
 
 #endif

@@ -12,8 +12,8 @@
 
 static const Field fields[] = {
     FIELD_S(Recipe, layers, "- smlvb<0123456789", "TABLE",
-            "a word per slot: - not executed; s or l attention with the short or the long window; m MLP; "
-            "v0..v7 value embedding; <k gated skip from slot k; b backout"),
+            "a word per slot: - not executed; s or l attention with the short or the long window; "
+            "m MLP; v0..v7 value embedding; <k gated skip from slot k; b backout"),
     N(vocab_size, 2, 65536, "tokens in the vocabulary; padded to a multiple of 128"),
     N(heads, 1, 64, "attention heads; the width is heads * head-dim"),
     N(head_dim, 64, 128, "channels in a head: 64 or 128"),
@@ -70,6 +70,7 @@ static const Field fields[] = {
     {.name = NULL},
 };
 
+// clang-format off
 // Specification, sections 1 to 6, to the letter.
 static const Recipe speedrun = {
     .name = "speedrun",
@@ -116,6 +117,7 @@ static const Change tiny[] = {
     {"momentum_warmup", "40"}, {"momentum_cooldown", "10"},
     {NULL, NULL},
 };
+// clang-format on
 
 // A built-in recipe is speedrun with changes.
 static const struct {
@@ -198,14 +200,17 @@ static bool read_file(Recipe *recipe, const char *path, Error *err)
     for (int number = 1; ok && fgets(line, sizeof line, file); number++) {
         Error why;
         if (strlen(line) + 1 == sizeof line)
-            ok = fail(err, "%.256s:%d: the line is longer than %zu bytes", path, number, sizeof line - 2);
+            ok = fail(err, "%.256s:%d: the line is longer than %zu bytes", path, number,
+                      sizeof line - 2);
         else if (!read_line(recipe, line, given, &why))
             ok = fail(err, "%.256s:%d: %.200s", path, number, why.text);
     }
     if (ok && ferror(file)) ok = fail(err, "cannot read recipe %.256s: %s", path, strerror(errno));
     fclose(file);
     for (int i = 0; ok && fields[i].name; i++)
-        if (!given[i]) ok = fail(err, "%.256s sets no %s: a recipe file sets every field", path, fields[i].name);
+        if (!given[i])
+            ok = fail(err, "%.256s sets no %s: a recipe file sets every field", path,
+                      fields[i].name);
     return ok;
 }
 
@@ -223,12 +228,14 @@ bool recipe_find(Recipe *recipe, const char *name, Error *err)
         const char *base = strrchr(name, '/');
         base = base ? base + 1 : name;
         int length = (int)strcspn(base, ".");
-        snprintf(recipe->name, sizeof recipe->name, "%.*s", length ? length : 6, length ? base : "recipe");
+        snprintf(recipe->name, sizeof recipe->name, "%.*s", length ? length : 6,
+                 length ? base : "recipe");
         return read_file(recipe, name, err);
     }
     size_t n = (size_t)snprintf(err->text, sizeof err->text, "no recipe %.64s: there are", name);
     for (int i = 0; recipe_name(i); i++)
-        n += (size_t)snprintf(err->text + n, sizeof err->text - n, "%s %s", i ? "," : "", recipe_name(i));
+        n += (size_t)snprintf(err->text + n, sizeof err->text - n, "%s %s", i ? "," : "",
+                              recipe_name(i));
     snprintf(err->text + n, sizeof err->text - n, ", or a file such as ./my.recipe");
     return false;
 }

@@ -1,7 +1,8 @@
 // A model and its training as data: the layer table, shapes, schedules and hyper-parameters.
 // Built-in recipes: `speedrun` (the specification to the letter), `mini` (GPT-2 vocabulary, for a
-// CPU), `tiny` (bytes, for two CPU cores). Every field can be overridden by name. recipe.c holds the
-// fields and the built-ins, recipe_finish.c the layer table and the checks, schedule.c the schedules.
+// CPU), `tiny` (bytes, for two CPU cores). Every field can be overridden by name. recipe.c holds
+// the fields and the built-ins, recipe_finish.c the layer table and the checks, schedule.c the
+// schedules.
 #ifndef GPT_RECIPE_H
 #define GPT_RECIPE_H
 
@@ -23,8 +24,8 @@ typedef struct {
     bool executed, attention, mlp, long_window, backout;
     int value_embed; // index, or -1
     int skip_from;   // slot, or -1
-    int skip_gate;   // index of the gate among scalars: the n-th slot with a skip has the n-th gate,
-                     // -1 without a skip
+    int skip_gate; // index of the gate among scalars: the n-th slot with a skip has the n-th gate,
+                   // -1 without a skip
 } LayerSlot;
 
 typedef struct {
@@ -43,8 +44,8 @@ typedef struct {
     // schedules
     int scheduled_steps, extension_steps;
     double cooldown_frac, lr_floor;
-    int window_block;  // tokens in a window unit
-    char windows[64];  // long window per phase of equal length, in blocks; short is half of it
+    int window_block; // tokens in a window unit
+    char windows[64]; // long window per phase of equal length, in blocks; short is half of it
     int window_extension, window_final;
     double momentum_start, momentum_peak;
     int momentum_warmup, momentum_cooldown;
@@ -74,8 +75,8 @@ const char *recipe_name(int i); // the i-th built-in's name, NULL past the end
 bool recipe_set(Recipe *recipe, const char *field, const char *value, Error *err);
 bool recipe_has_field(const char *field);
 const Field *recipe_fields(void); // the table behind these, for whoever lists options
-// Parses the layer table, windows and method, computes what follows from the fields, and checks that
-// they fit together. Call after the last recipe_set; calling it again is harmless.
+// Parses the layer table, windows and method, computes what follows from the fields, and checks
+// that they fit together. Call after the last recipe_set; calling it again is harmless.
 bool recipe_finish(Recipe *recipe, Error *err);
 // field = value lines with a comment each: the recipe, readable back by recipe_set and recipe_find.
 void recipe_print(const Recipe *recipe, FILE *out);
@@ -85,15 +86,15 @@ const char *recipe_field(const Recipe *recipe, int i, char *value, size_t size);
 void recipe_help(const Recipe *recipe, FILE *out);
 
 // ---- schedules (specification 5), all by the zero-based training step --------------------------
-double recipe_lr_factor(const Recipe *recipe, int step);     // eta, 5.1
-double recipe_momentum(const Recipe *recipe, int step);      // 5.4
-int recipe_long_window(const Recipe *recipe, int step);      // in blocks, 5.2; total_steps: final
-bool recipe_adam_updates(const Recipe *recipe, int step);    // true at odd steps by default
-int recipe_adam_count(const Recipe *recipe, int step);       // t: Adam updates done up to and with step
+double recipe_lr_factor(const Recipe *recipe, int step);  // eta, 5.1
+double recipe_momentum(const Recipe *recipe, int step);   // 5.4
+int recipe_long_window(const Recipe *recipe, int step);   // in blocks, 5.2; total_steps: final
+bool recipe_adam_updates(const Recipe *recipe, int step); // true at odd steps by default
+int recipe_adam_count(const Recipe *recipe, int step); // t: Adam updates done up to and with step
 
 // Indices into the vector of scalars (specification 1.2).
 int recipe_skip_gate(const Recipe *recipe, int slot);
-int recipe_lambda(const Recipe *recipe, int slot);  // two entries: x and x0
+int recipe_lambda(const Recipe *recipe, int slot);       // two entries: x and x0
 int recipe_value_lambda(const Recipe *recipe, int slot); // two entries: v and the value embedding
 int recipe_smear(const Recipe *recipe);
 int recipe_backout(const Recipe *recipe);

@@ -61,16 +61,17 @@ static bool parse_slot(LayerSlot *slot, int i, const char *word, int length, Err
         case '<':
             again = slot->skip_from >= 0;
             slot->skip_from = read_number(&c);
-            if (slot->skip_from < 0) return bad_slot(err, i, word, length, "< takes the number of a slot");
+            if (slot->skip_from < 0)
+                return bad_slot(err, i, word, length, "< takes the number of a slot");
             break;
         default:
             return bad_slot(err, i, word, length, "the letters are - alone, or s l m v0..v7 <k b");
         }
-        if (again)
-            return bad_slot(err, i, word, length, "at most one each of s or l, m, v, <, b");
+        if (again) return bad_slot(err, i, word, length, "at most one each of s or l, m, v, <, b");
     }
     if (!slot->attention && !slot->mlp)
-        return bad_slot(err, i, word, length, "needs attention (s or l), an MLP (m), or to be - alone");
+        return bad_slot(err, i, word, length,
+                        "needs attention (s or l), an MLP (m), or to be - alone");
     if (slot->value_embed >= 0 && !slot->attention)
         return bad_slot(err, i, word, length, "a value embedding needs attention (s or l)");
     return true;
@@ -113,14 +114,15 @@ static bool parse_layers(Recipe *recipe, Error *err)
         word += length;
     }
     if (!recipe->n_attention || !recipe->n_mlp)
-        return fail(err, "--layers: no slot has %s", recipe->n_attention ? "an MLP (m)"
-                                                                         : "attention (s or l)");
+        return fail(err, "--layers: no slot has %s",
+                    recipe->n_attention ? "an MLP (m)" : "attention (s or l)");
     if (recipe->backout_slot < 0) return fail(err, "--layers: one slot must be the backout (b)");
     bool used[RECIPE_MAX_VALUE_EMBEDS] = {false};
     for (int i = 0; i < recipe->n_slots; i++)
         if (recipe->slot[i].value_embed >= 0) used[recipe->slot[i].value_embed] = true;
     for (int v = 0; v < recipe->n_value_embeds; v++)
-        if (!used[v]) return fail(err, "--layers: v%d is used but v%d is not", recipe->n_value_embeds - 1, v);
+        if (!used[v])
+            return fail(err, "--layers: v%d is used but v%d is not", recipe->n_value_embeds - 1, v);
     return true;
 }
 
@@ -134,7 +136,8 @@ static bool parse_windows(Recipe *recipe, Error *err)
             return fail(err, "--windows %s: entry %d is not a number of blocks: 1 to %d",
                         recipe->windows, recipe->n_phases + 1, kMaxWindow);
         if (recipe->n_phases == RECIPE_MAX_PHASES)
-            return fail(err, "--windows %s: more than %d phases", recipe->windows, RECIPE_MAX_PHASES);
+            return fail(err, "--windows %s: more than %d phases", recipe->windows,
+                        RECIPE_MAX_PHASES);
         recipe->window[recipe->n_phases++] = window;
     } while (*c++ == ',');
     for (int i = recipe->n_phases; i < RECIPE_MAX_PHASES; i++) recipe->window[i] = 0;
@@ -156,14 +159,16 @@ static bool build_method(Recipe *recipe, Error *err)
     if (recipe->ns_norm[0] && !ns_method_set_norm(method, recipe->ns_norm, err)) return false;
     if (recipe->ns_coeffs[0] || recipe->ns_iters) {
         char table[sizeof method->table];
-        snprintf(table, sizeof table, "%s", recipe->ns_coeffs[0] ? recipe->ns_coeffs : method->table);
+        snprintf(table, sizeof table, "%s",
+                 recipe->ns_coeffs[0] ? recipe->ns_coeffs : method->table);
         int iterations = recipe->ns_iters ? recipe->ns_iters : method->iterations;
         if (!ns_method_set_coeffs(method, table, iterations, err)) return false;
     }
     if (recipe->ns_variant[0] || recipe->ns_restarts[0]) {
         bool gram = recipe->ns_variant[0] ? !strcmp(recipe->ns_variant, "gram") : method->gram;
         bool none = !recipe->ns_restarts[0] || !strcmp(recipe->ns_restarts, "none");
-        if (!gram && !none) return fail(err, "--ns-restarts needs the gram variant: --ns-variant gram");
+        if (!gram && !none)
+            return fail(err, "--ns-restarts needs the gram variant: --ns-variant gram");
         // a method that is gram already keeps its own restarts unless told otherwise
         if (!(gram && method->gram && !recipe->ns_restarts[0]) &&
             !ns_method_set_gram(method, gram, none ? "" : recipe->ns_restarts, err))
@@ -191,12 +196,15 @@ bool recipe_finish(Recipe *recipe, Error *err)
         return fail(err, "--rotary-active %d is more than half of a head: at most %d",
                     r->rotary_active, r->head_dim / 2);
     if (r->yarn_beta <= r->yarn_alpha)
-        return fail(err, "--yarn-beta %g must be more than --yarn-alpha %g", r->yarn_beta, r->yarn_alpha);
+        return fail(err, "--yarn-beta %g must be more than --yarn-alpha %g", r->yarn_beta,
+                    r->yarn_alpha);
     if ((long long)r->micro_batch * r->micro_batches > kMaxTokens)
-        return fail(err, "--micro-batch %d times --micro-batches %d is more than %lld tokens a step",
+        return fail(err,
+                    "--micro-batch %d times --micro-batches %d is more than %lld tokens a step",
                     r->micro_batch, r->micro_batches, kMaxTokens);
     if (r->val_tokens % r->val_chunk)
-        return fail(err, "--val-tokens %d is not a multiple of --val-chunk %d: %lld is", r->val_tokens,
-                    r->val_chunk, ((long long)r->val_tokens / r->val_chunk + 1) * r->val_chunk);
+        return fail(err, "--val-tokens %d is not a multiple of --val-chunk %d: %lld is",
+                    r->val_tokens, r->val_chunk,
+                    ((long long)r->val_tokens / r->val_chunk + 1) * r->val_chunk);
     return build_method(r, err);
 }

@@ -125,8 +125,8 @@ static bool set_string(const Field *field, void *at, const char *text, Error *er
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)text[i];
         if (field->choices ? !strchr(field->choices, c) : c < ' ' || c == 127) {
-            snprintf(what, sizeof what, c > ' ' && c < 127 ? "may not hold '%c'" : "may not hold byte %d",
-                     c);
+            snprintf(what, sizeof what,
+                     c > ' ' && c < 127 ? "may not hold '%c'" : "may not hold byte %d", c);
             return refuse(field, text, what, err);
         }
     }
@@ -176,7 +176,8 @@ char *field_get(const Field *field, const void *base, char *text, size_t size)
     switch (field->type) {
     case FIELD_INT:
         snprintf(text, size, "%lld",
-                 field->size == sizeof(int64_t) ? (long long)*(const int64_t *)at : *(const int *)at);
+                 field->size == sizeof(int64_t) ? (long long)*(const int64_t *)at
+                                                : *(const int *)at);
         break;
     case FIELD_DOUBLE:
         field_number(*(const double *)at, text, size);
@@ -239,20 +240,22 @@ void field_help(const Field *field, const void *base, FILE *out)
     if (field->type == FIELD_BOOL)
         snprintf(left, sizeof left, "%s", option);
     else
-        snprintf(left, sizeof left, field->bare ? "%s [%s]" : "%s %s", option, word ? word : "TEXT");
+        snprintf(left, sizeof left, field->bare ? "%s [%s]" : "%s %s", option,
+                 word ? word : "TEXT");
     field_get(field, base, value, sizeof value);
     range_text(field, range, sizeof range);
     if (field->type == FIELD_CHOICE) range[0] = '\0'; // the words stand beside the name
     if (field->type == FIELD_BOOL || (!value[0] && !range[0]))
         snprintf(note, sizeof note, "%s", field->help);
     else
-        snprintf(note, sizeof note, "%s [%s%s%s]", field->help, value, value[0] && range[0] ? "; " : "",
-                 range);
+        snprintf(note, sizeof note, "%s [%s%s%s]", field->help, value,
+                 value[0] && range[0] ? "; " : "", range);
     int column = fprintf(out, "  %-*s", kHelpIndent - 3, left);
     if (column >= kHelpIndent) column = fprintf(out, "\n%*s", kHelpIndent - 1, "") - 1;
     for (const char *c = note; *c;) { // words, folded at the margin
         int length = (int)strcspn(c, " ");
-        if (column + 1 + length > kHelpWidth) column = fprintf(out, "\n%*s", kHelpIndent - 1, "") - 1;
+        if (column + 1 + length > kHelpWidth)
+            column = fprintf(out, "\n%*s", kHelpIndent - 1, "") - 1;
         column += fprintf(out, " %.*s", length, c);
         c += length + (c[length] == ' ');
     }

@@ -1,5 +1,5 @@
-// The fields of a structure as a table: name, type, range, meaning. One table serves the parser, the
-// refusals, --help, the printout and the log, so they cannot disagree.
+// The fields of a structure as a table: name, type, range, meaning. One table serves the parser,
+// the refusals, --help, the printout and the log, so they cannot disagree.
 //
 // A table is an array of Field ended by an entry without a name; the FIELD_ macros write entries.
 // '-' and '_' are the same letter in names: the field micro_batch is the option --micro-batch.
@@ -25,7 +25,7 @@ typedef struct {
     FieldType type;
     size_t offset, size;
     double min, max;     // of a number, inclusive
-    const char *choices; // CHOICE: the words between bars, "fp8|full"; STRING: the characters allowed
+    const char *choices; // CHOICE: words between bars, "fp8|full"; STRING: the characters allowed
     const char *word;    // STRING: what --help calls the value
     const char *bare;    // STRING: the value when the option stands alone; NULL: it may not
     const char *help;
@@ -34,22 +34,33 @@ typedef struct {
 #define FIELD_IN(kind, structure, member)                                                          \
     .type = kind, .offset = offsetof(structure, member), .size = sizeof(((structure *)0)->member)
 #define FIELD_N(type, member, low, high, text) /* an int or an int64_t */                          \
-    {.name = #member, FIELD_IN(FIELD_INT, type, member), .min = low, .max = high, .help = text}
+    {                                                                                              \
+        .name = #member, FIELD_IN(FIELD_INT, type, member), .min = low, .max = high, .help = text  \
+    }
 #define FIELD_X(type, member, low, high, text) /* a double */                                      \
-    {.name = #member, FIELD_IN(FIELD_DOUBLE, type, member), .min = low, .max = high, .help = text}
+    {                                                                                              \
+        .name = #member, FIELD_IN(FIELD_DOUBLE, type, member), .min = low, .max = high,            \
+        .help = text                                                                               \
+    }
 #define FIELD_S(type, member, letters, value, text) /* a string of `letters`, NULL: printable */   \
-    {.name = #member, FIELD_IN(FIELD_STRING, type, member), .choices = letters, .word = value,     \
-     .help = text}
+    {                                                                                              \
+        .name = #member, FIELD_IN(FIELD_STRING, type, member), .choices = letters, .word = value,  \
+        .help = text                                                                               \
+    }
 #define FIELD_C(type, member, words, text) /* one of "word|word" */                                \
-    {.name = #member, FIELD_IN(FIELD_CHOICE, type, member), .choices = words, .help = text}
+    {                                                                                              \
+        .name = #member, FIELD_IN(FIELD_CHOICE, type, member), .choices = words, .help = text      \
+    }
 #define FIELD_B(type, member, text) /* a bool */                                                   \
-    {.name = #member, FIELD_IN(FIELD_BOOL, type, member), .help = text}
+    {                                                                                              \
+        .name = #member, FIELD_IN(FIELD_BOOL, type, member), .help = text                          \
+    }
 
 // The entry of that name, NULL when there is none.
 const Field *field_find(const Field *table, const char *name);
-// Sets the field of the structure at `base` from text, all of which must be the value. False, with
-// the option's name and what it takes, and nothing changed, when it is not of the type or the range:
-// "--heads 0 is out of range: 1 to 64".
+// Sets the field of the structure at `base` from text, all of which must be the value. When it is
+// not of the type or outside the range: false, nothing changed, and the option's name and what it
+// takes in the message, "--heads 0 is out of range: 1 to 64".
 bool field_set(const Field *field, void *base, const char *text, Error *err);
 // The value as text that field_set reads back to the same bits; returns `text`. 32 bytes hold any
 // number, field->size any string.

@@ -16,8 +16,8 @@ static int tests_passed, tests_failed, checks_failed;
     do {                                                                                           \
         if (!(cond)) {                                                                             \
             checks_failed++;                                                                       \
-            fprintf(stderr, "%s:%d: not true: %s ", __FILE__, __LINE__, #cond);                    \
-            fprintf(stderr, "" __VA_ARGS__);                                                       \
+            fprintf(stderr, "%s:%d: not true: %s", __FILE__, __LINE__, #cond);                    \
+            fprintf(stderr, " " __VA_ARGS__);                                                      \
             fputc('\n', stderr);                                                                   \
         }                                                                                          \
     } while (0)

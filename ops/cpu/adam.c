@@ -1,7 +1,8 @@
 // Adam with a rounding to the state's type after every operation (specification 4.2).
 #include "cpu.h"
 
-// A fused multiply-add would skip a rounding that the specification has; gcc's -std=c11 never fuses.
+// A fused multiply-add would skip a rounding that the specification has; gcc's -std=c11 never
+// fuses.
 #pragma STDC FP_CONTRACT OFF
 
 enum { CHUNK = 1 << 14 }; // numbers a thread takes at a time: five arrays stay in its L2 cache
@@ -10,7 +11,10 @@ typedef struct {
     real beta1, rest1, beta2, rest2, eps, alpha;
 } Coefficients;
 
-static inline real square_root(real x) { return sizeof(real) == 4 ? (real)sqrtf((float)x) : (real)sqrt(x); }
+static inline real square_root(real x)
+{
+    return sizeof(real) == 4 ? (real)sqrtf((float)x) : (real)sqrt(x);
+}
 
 // Inlined with `t` constant, so that each type's loop is free of branches and vectorises.
 __attribute__((always_inline)) static inline void adam_chunk(void *restrict p, void *restrict m,
@@ -48,10 +52,18 @@ void cpu_adam(void *p, void *m, void *v, const void *g, DType dtype, size_t n,
     for (long k = 0; k < chunks; k++) {
         size_t from = (size_t)k * CHUNK, to = n - from < CHUNK ? n : from + CHUNK;
         switch (dtype) {
-        case DT_F64: adam_chunk(p, m, v, g, DT_F64, from, to, c); break;
-        case DT_F32: adam_chunk(p, m, v, g, DT_F32, from, to, c); break;
-        case DT_BF16: adam_chunk(p, m, v, g, DT_BF16, from, to, c); break;
-        case DT_F16: adam_chunk(p, m, v, g, DT_F16, from, to, c); break;
+        case DT_F64:
+            adam_chunk(p, m, v, g, DT_F64, from, to, c);
+            break;
+        case DT_F32:
+            adam_chunk(p, m, v, g, DT_F32, from, to, c);
+            break;
+        case DT_BF16:
+            adam_chunk(p, m, v, g, DT_BF16, from, to, c);
+            break;
+        case DT_F16:
+            adam_chunk(p, m, v, g, DT_F16, from, to, c);
+            break;
         }
     }
 }

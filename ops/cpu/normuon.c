@@ -7,7 +7,8 @@
 #include <omp.h>
 #endif
 
-// A fused multiply-add would skip a rounding that the specification has; gcc's -std=c11 never fuses.
+// A fused multiply-add would skip a rounding that the specification has; gcc's -std=c11 never
+// fuses.
 #pragma STDC FP_CONTRACT OFF
 
 #define INLINED __attribute__((always_inline)) static inline
@@ -65,7 +66,8 @@ INLINED void second_moments(real *column, void *s, size_t first, int rows, int c
     const real least = round_stored((real)1e-10, t.p);
     for (int j = 0; j < cols; j++) {
         real mean = round_stored(round_stored(column[j] / (real)rows, t.o), t.p);
-        real sj = round_stored(lerp(load_stored(s, t.stored, first + (size_t)j), mean, c.second_rest), t.p);
+        real sj = round_stored(
+            lerp(load_stored(s, t.stored, first + (size_t)j), mean, c.second_rest), t.p);
         store_rounded(s, t.stored, first + (size_t)j, sj);
         column[j] = round_stored((real)(1 / sqrt((double)(sj < least ? least : sj))), t.p);
     }
@@ -131,7 +133,8 @@ static void update(const MuonBank *bank, const NsMethod *method, const StepState
         if (rounds)                                                                                \
             update_matrix(bank, method, step, index, workspace, (Types){type, type, DT_BF16});     \
         else                                                                                       \
-            update_matrix(bank, method, step, index, workspace, (Types){type, REAL_TYPE, REAL_TYPE}); \
+            update_matrix(bank, method, step, index, workspace,                                    \
+                          (Types){type, REAL_TYPE, REAL_TYPE});                                    \
         break;
     switch (bank->dtype) {
         UPDATE_AS(DT_F64)

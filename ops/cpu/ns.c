@@ -1,9 +1,9 @@
 // Newton-Schulz orthogonalisation, stated plainly; ns.h describes methods and normalisers.
 //
-// Storage is emulated: X and every small matrix hold numbers of the storage type in `real`, products
-// accumulate in `real` and round once. A power of two, which changes no fraction bits, first brings
-// |G|_F to [8, 16), so that nothing leaves the range of the storage type or of `real`; eps is
-// translated with it and thus keeps its meaning in the units of G.
+// Storage is emulated: X and every small matrix hold numbers of the storage type in `real`,
+// products accumulate in `real` and round once. A power of two, which changes no fraction bits,
+// first brings |G|_F to [8, 16), so that nothing leaves the range of the storage type or of `real`;
+// eps is translated with it and thus keeps its meaning in the units of G.
 #include "cpu.h"
 
 #ifdef _OPENMP
@@ -12,11 +12,11 @@
 
 typedef struct {
     const NsMethod *method;
-    int m, n;         // m <= n
-    real *x, *y;      // (m,n): the iterate, and room for its copy
-    real *a;          // (m,m): X X^T
-    real *b, *q, *t;  // (m,m): bA + cA^2; with gram the product of steps, and a copy
-    double scale;     // X was G times this power of two
+    int m, n;        // m <= n
+    real *x, *y;     // (m,n): the iterate, and room for its copy
+    real *a;         // (m,m): X X^T
+    real *b, *q, *t; // (m,m): bA + cA^2; with gram the product of steps, and a copy
+    double scale;    // X was G times this power of two
 } Work;
 
 static void round_all(real *x, size_t n, DType storage)

@@ -1,0 +1,165 @@
+#include "json.h"
+
+#include <string.h> // strchr, memcpy
+
+bool json_fail(Json *json, const char *what)
+{
+    return fail(json->err, "the header is not valid at its byte %zu: %s",
+                (size_t)(json->at - json->text), what);
+}
+
+void json_skip_space(Json *json)
+{
+    while (json->at < json->end &&
+           (*json->at == ' ' || *json->at == '\n' || *json->at == '\r' || *json->at == '\t'))
+        json->at++;
+}
+
+// Whether the next token is this character, which is then consumed.
+bool json_accept(Json *json, char token)
+{
+    json_skip_space(json);
+    if (json->at == json->end || *json->at != token) return false;
+    json->at++;
+    return true;
+}
+
+bool json_expect(Json *json, char token)
+{
+    char what[] = "expected '?'";
+    what[sizeof what - 3] = token;
+    return json_accept(json, token) || json_fail(json, what);
+}
+
+// Bytes of the valid UTF-8 sequence at p, or 0.
+static int utf8_length(const unsigned char *p, size_t left)
+{
+    if (p[0] < 0x80) return 1;
+    int length = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
+    if (p[0] < 0xc2 || p[0] > 0xf4 || (size_t)length > left) return 0;
+    for (int i = 1; i < length; i++)
+        if ((p[i] & 0xc0) != 0x80) return 0;
+    bool overlong = (p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xf0 && p[1] < 0x90);
+    bool surrogate = p[0] == 0xed && p[1] >= 0xa0;
+    bool beyond = p[0] == 0xf4 && p[1] >= 0x90;
+    return overlong || surrogate || beyond ? 0 : length;
+}
+
+static char *utf8_put(char *to, uint32_t code)
+{
+    if (code < 0x80) {
+        *to++ = (char)code;
+        return to;
+    }
+    if (code < 0x800) {
+        *to++ = (char)(0xc0 | code >> 6);
+    } else {
+        if (code < 0x10000) {
+            *to++ = (char)(0xe0 | code >> 12);
+        } else {
+            *to++ = (char)(0xf0 | code >> 18);
+            *to++ = (char)(0x80 | (code >> 12 & 63));
+        }
+        *to++ = (char)(0x80 | (code >> 6 & 63));
+    }
+    *to++ = (char)(0x80 | (code & 63));
+    return to;
+}
+
+static bool parse_hex4(Json *json, uint32_t *code)
+{
+    *code = 0;
+    for (int i = 0; i < 4; i++, json->at++) {
+        char h = json->at < json->end ? *json->at : '?';
+        int digit = h >= '0' && h <= '9'   ? h - '0'
+                    : h >= 'a' && h <= 'f' ? h - 'a' + 10
+                    : h >= 'A' && h <= 'F' ? h - 'A' + 10
+                                           : -1;
+        if (digit < 0) return json_fail(json, "\\u needs four hex digits");
+        *code = *code << 4 | (uint32_t)digit;
+    }
+    return true;
+}
+
+// What follows a backslash.
+static bool parse_escape(Json *json, char **to)
+{
+    static const char kNames[] = "\"\\/bfnrt", kValues[] = "\"\\/\b\f\n\r\t";
+    if (json->at == json->end) return json_fail(json, "a string without its end");
+    char name = *json->at++;
+    if (name != 'u') {
+        const char *found = name ? strchr(kNames, name) : NULL;
+        if (!found) return json_fail(json, "an unknown escape");
+        *(*to)++ = kValues[found - kNames];
+        return true;
+    }
+    uint32_t code, low;
+    if (!parse_hex4(json, &code)) return false;
+    if (code == 0) return json_fail(json, "a zero character in a string");
+    if (code >= 0xd800 && code < 0xe000) {
+        bool pair =
+            code < 0xdc00 && json->end - json->at >= 2 && json->at[0] == '\\' && json->at[1] == 'u';
+        if (!pair) return json_fail(json, "half a surrogate pair");
+        json->at += 2;
+        if (!parse_hex4(json, &low)) return false;
+        if (low < 0xdc00 || low >= 0xe000) return json_fail(json, "half a surrogate pair");
+        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
+    }
+    *to = utf8_put(*to, code);
+    return true;
+}
+
+bool json_string(Json *json, const char **string)
+{
+    if (!json_expect(json, '"')) return false;
+    char *to = json->room;
+    while (json->at < json->end && *json->at != '"') {
+        if (*json->at == '\\') {
+            json->at++;
+            if (!parse_escape(json, &to)) return false;
+            continue;
+        }
+        const unsigned char *p = (const unsigned char *)json->at;
+        if (*p < 0x20) return json_fail(json, "a control character in a string");
+        int length = utf8_length(p, (size_t)(json->end - json->at));
+        if (length == 0) return json_fail(json, "not UTF-8");
+        memcpy(to, p, (size_t)length);
+        to += length;
+        json->at += length;
+    }
+    if (json->at == json->end) return json_fail(json, "a string without its end");
+    json->at++;
+    *to++ = '\0';
+    *string = json->room;
+    json->room = to;
+    return true;
+}
+
+// A number from 0 to 2^63 - 1.
+static bool parse_size(Json *json, int64_t *value)
+{
+    json_skip_space(json);
+    const char *first = json->at;
+    *value = 0;
+    for (; json->at < json->end && *json->at >= '0' && *json->at <= '9'; json->at++)
+        if (__builtin_mul_overflow(*value, 10, value) ||
+            __builtin_add_overflow(*value, *json->at - '0', value))
+            return json_fail(json, "a number past 2^63 - 1");
+    if (json->at == first) return json_fail(json, "expected a whole number that is not negative");
+    if (*first == '0' && json->at - first > 1)
+        return json_fail(json, "a number that starts with 0");
+    return true;
+}
+
+// [a, b, ...] with at most `most` numbers.
+bool json_sizes(Json *json, int64_t *sizes, int most, int *count)
+{
+    *count = 0;
+    if (!json_expect(json, '[')) return false;
+    if (json_accept(json, ']')) return true;
+    do {
+        if (*count == most) return json_fail(json, "more numbers than there may be here");
+        if (!parse_size(json, &sizes[(*count)++])) return false;
+    } while (json_accept(json, ','));
+    return json_expect(json, ']');
+}

@@ -1,0 +1,166 @@
+#include "options.h"
+
+#include <string.h>
+
+#define N(member, low, high, text) FIELD_N(Options, member, low, high, text)
+#define S(member, value, text) FIELD_S(Options, member, NULL, value, text)
+
+static const Field table[] = {
+    S(recipe, "NAME",
+      "speedrun, mini, tiny, or a file that --print-recipe wrote; without it, speedrun where there "
+      "are "
+      "a GPU and FineWeb shards, else tiny on the built-in corpus"),
+    S(train, "GLOB", "training shards, read in the order of their names"),
+    S(val, "GLOB", "validation shards"),
+    FIELD_S(Options, run, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.",
+            "NAME",
+            "results go to runs/NAME; without it, the recipe's name and the next free number"),
+    {.name = "resume",
+     FIELD_IN(FIELD_STRING, Options, resume),
+     .word = "PATH",
+     .bare = "latest",
+     .help = "continue from a checkpoint; without PATH, from the latest one of the run"},
+    FIELD_C(Options, device, "auto|cpu|cuda", "where to compute; auto is a GPU if there is one"),
+    FIELD_C(Options, storage, "recipe|real",
+            "types of parameters and optimizer state: the recipe's, or the precision of the "
+            "arithmetic"),
+    N(steps, 0, 100000000, "stop after so many steps of an unchanged schedule; 0 is all of it"),
+    N(seed, 0, 9007199254740992.0, "of the initial weights and the samples"),
+    N(epochs, 0, 1000000,
+      "passes over the training shards at most; 0 is as many as the steps take"),
+    N(checkpoint_every, 0, 100000000, "steps between checkpoints; 0 is at the end only"),
+    N(keep, 1, 1000, "checkpoints to keep, the newest"),
+    N(samples, 0, 64, "texts to write at the end"),
+    N(sample_tokens, 1, 65536, "tokens in each"),
+    FIELD_X(Options, temperature, 0, 10, "of the samples; 0 takes the likeliest token"),
+    N(threads, 0, 1024, "CPU threads; 0 is one per core"),
+    FIELD_B(Options, print_recipe, "print the recipe with its changes, and stop"),
+    FIELD_B(Options, help, "print this, and stop"),
+    FIELD_B(Options, version, "print the version, and stop"),
+    {.name = NULL},
+};
+
+static const Options defaults = {
+    .device = "auto",
+    .storage = "recipe",
+    .seed = 1,
+    .epochs = 1,
+    .checkpoint_every = 250,
+    .keep = 2,
+    .samples = 2,
+    .sample_tokens = 128,
+    .temperature = 0.8,
+};
+
+static bool unknown(const char *name, Error *err)
+{
+    char option[64];
+    int distance = field_typo(name);
+    const char *nearest = field_nearest(table, name, &distance);
+    const char *nearer = field_nearest(recipe_fields(), name, &distance);
+    if (nearer) nearest = nearer;
+    if (!nearest) return fail(err, "unknown option --%.64s: --help lists them", name);
+    const Field *field = field_find(nearer ? recipe_fields() : table, nearest);
+    return fail(err, "unknown option --%.64s: is it %s? (--help lists them)", name,
+                field_option(field, option, sizeof option));
+}
+
+// Keeps a value for the recipe, judged now so that the refusal names the option.
+static bool change_recipe(Options *options, const Field *field, const char *value, Error *err)
+{
+    Recipe scratch;
+    options->change[field - recipe_fields()] = value;
+    return field_set(field, &scratch, value, err);
+}
+
+// One argument; *used is how many words of argv it took.
+static bool parse_one(Options *options, int argc, char *const argv[], int *used, Error *err)
+{
+    char name[64], option[64];
+    const char *word = argv[0];
+    *used = 1;
+    if (!strcmp(word, "-h")) word = "--help";
+    if (strncmp(word, "--", 2) || !word[2])
+        return fail(err, "unexpected argument %.64s: options are --name value",
+                    word[0] ? word : "\"\"");
+    const char *equals = strchr(word, '=');
+    size_t length = strcspn(word + 2, "=");
+    if (length >= sizeof name) length = sizeof name - 1; // longer than any option's
+    memcpy(name, word + 2, length);
+    name[length] = '\0';
+    const Field *field = field_find(table, name);
+    bool own = field != NULL;
+    if (!own && !(field = field_find(recipe_fields(), name))) return unknown(name, err);
+
+    const char *value = equals ? equals + 1 : NULL;
+    bool alone = argc < 2 || !strncmp(argv[1], "--", 2);
+    if (!value && field->type == FIELD_BOOL) value = "yes";
+    if (!value && alone) value = field->bare;
+    if (!value && alone)
+        return fail(err, "%s needs a value: %s", field_option(field, option, sizeof option),
+                    field->help);
+    if (!value) value = argv[1], *used = 2;
+    return own ? field_set(field, options, value, err) : change_recipe(options, field, value, err);
+}
+
+bool options_parse(Options *options, int argc, char *const argv[], Error *err)
+{
+    *options = defaults;
+    for (int i = 1, used; i < argc; i += used)
+        if (!parse_one(options, argc - i, argv + i, &used, err)) return false;
+    if (options->run[0] == '.') // a hidden folder, or a way out of runs/
+        return fail(err, "--run %s may not begin with a dot", options->run);
+    return true;
+}
+
+bool options_apply(const Options *options, Recipe *recipe, Error *err)
+{
+    for (int i = 0; recipe_fields()[i].name; i++)
+        if (options->change[i] && !field_set(&recipe_fields()[i], recipe, options->change[i], err))
+            return false;
+    return recipe_finish(recipe, err);
+}
+
+bool options_recipe(const Options *options, const char *otherwise, Recipe *recipe, Error *err)
+{
+    return recipe_find(recipe, options->recipe[0] ? options->recipe : otherwise, err) &&
+           options_apply(options, recipe, err);
+}
+
+void options_help(const Recipe *recipe, FILE *out)
+{
+    fprintf(out, "train_gpt trains a GPT-2-class model with Turbo-Muon, from token shards.\n\n"
+                 "usage: train_gpt [--option value]...\n\noptions [default; range]:\n");
+    for (const Field *field = table; field->name; field++) field_help(field, &defaults, out);
+    fprintf(out, "\nfields of the recipe [in %s; range]:\n", recipe->name);
+    recipe_help(recipe, out);
+}
+
+// Adds text to a string of `size` bytes, as much as fits.
+static void append(char *text, size_t size, const char *format, const char *name, const char *value)
+{
+    size_t n = strlen(text);
+    if (n + 1 < size) snprintf(text + n, size - n, format, name, value);
+}
+
+char *options_describe(const Options *options, char *text, size_t size)
+{
+    char option[64], value[1024], usual[1024];
+    text[0] = '\0';
+    for (const Field *field = table; field->name; field++) {
+        field_get(field, options, value, sizeof value);
+        if (!strcmp(value, field_get(field, &defaults, usual, sizeof usual))) continue;
+        field_option(field, option, sizeof option);
+        append(text, size, strchr(value, ' ') ? "%s \"%s\" " : "%s %s ", option, value);
+    }
+    for (int i = 0; recipe_fields()[i].name; i++) {
+        const char *given = options->change[i];
+        if (!given) continue;
+        field_option(&recipe_fields()[i], option, sizeof option);
+        append(text, size, !given[0] || strchr(given, ' ') ? "%s \"%s\" " : "%s %s ", option,
+               given);
+    }
+    size_t n = strlen(text);
+    if (n) text[n - 1] = '\0';
+    return text;
+}

@@ -1,0 +1,186 @@
+#include "state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_TENSORS = GPT_BANKS * 4 + 1, NAME_SIZE = 48 };
+
+typedef struct {
+    SafetensorsTensor tensor;
+    char name[NAME_SIZE];
+    void *device; // where it lies on the device, NULL for the unigram's counts
+    size_t bytes;
+} StateTensor;
+
+static void add(StateTensor *list, int *n, const char *bank, const char *suffix, SafetensorsDType type,
+                int ndim, const int64_t *shape, void *device)
+{
+    StateTensor *t = &list[(*n)++];
+    *t = (StateTensor){.device = device, .bytes = safetensors_dtype_size(type)};
+    snprintf(t->name, sizeof t->name, "%s%s", bank, suffix);
+    t->tensor = (SafetensorsTensor){.name = t->name, .dtype = type, .ndim = ndim};
+    for (int i = 0; i < ndim; i++) {
+        t->tensor.shape[i] = shape[i];
+        t->bytes *= (size_t)shape[i];
+    }
+}
+
+// Every tensor of the state, described; returns how many.
+static int list_tensors(const TrainState *state, StateTensor *list)
+{
+    int n = 0;
+    for (int i = 0; i < GPT_BANKS; i++) {
+        const GptBank *b = gpt_bank(state->gpt, (BankId)i);
+        const SafetensorsDType type = (SafetensorsDType)b->dtype;
+        const int64_t shape[3] = {b->count, b->rows, b->cols}, columns[2] = {b->count, b->cols};
+        void *first = state->optimizer->first[i], *second = state->optimizer->second[i];
+        add(list, &n, b->name, "", type, 3, shape, b->param);
+        if (b->muon) {
+            add(list, &n, b->name, ".momentum", type, 3, shape, first);
+            add(list, &n, b->name, ".second_moment", type, 2, columns, second);
+        } else {
+            add(list, &n, b->name, ".adam_m", type, 3, shape, first);
+            add(list, &n, b->name, ".adam_v", type, 3, shape, second);
+            add(list, &n, b->name, ".grad", type, 3, shape, b->grad);
+        }
+    }
+    add(list, &n, "unigram", "", ST_I64, 1, (int64_t[]){state->unigram->vocab_size}, NULL);
+    return n;
+}
+
+static void free_staged(StateTensor *list, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (list[i].device) free((void *)list[i].tensor.data);
+}
+
+// Numbers that travel as metadata: name, place, and whether it is a double.
+typedef struct {
+    const char *key;
+    int64_t *integer;
+    double *real;
+} StateNumber;
+
+enum { N_NUMBERS = 10 };
+static void list_numbers(TrainState *s, int64_t *step, int64_t *hash, StateNumber list[N_NUMBERS])
+{
+    const StateNumber numbers[N_NUMBERS] = {
+        {"step", step, NULL},
+        {"seed", &s->seed, NULL},
+        {"tokens", &s->tokens, NULL},
+        {"train_ms", NULL, &s->train_ms},
+        {"cursor.epoch", &s->cursor.epoch, NULL},
+        {"cursor.shard", &s->cursor.shard, NULL},
+        {"cursor.bos", &s->cursor.bos, NULL},
+        {"cursor.micro_batches", &s->cursor.micro_batches, NULL},
+        {"cursor.n_shards", &s->cursor.n_shards, NULL},
+        {"cursor.data_hash", hash, NULL},
+    };
+    memcpy(list, numbers, sizeof numbers);
+}
+
+static bool put_metadata(const TrainState *state, Metadata *metadata, Error *err)
+{
+    const Recipe *r = gpt_recipe(state->gpt);
+    char value[512], key[96];
+    const char *field;
+    TrainState copy = *state;
+    int64_t step = state->step, hash = (int64_t)state->cursor.data_hash;
+    StateNumber numbers[N_NUMBERS];
+    const bool real = gpt_bank(state->gpt, BANK_EMBED)->dtype != DT_BF16;
+
+    bool ok = metadata_put_string(metadata, "format", "turbomuon.c training state 1", err) &&
+              metadata_put_string(metadata, "storage", real ? "real" : "recipe", err) &&
+              metadata_put_string(metadata, "recipe", r->name, err);
+    for (int i = 0; ok && (field = recipe_field(r, i, value, sizeof value)); i++) {
+        snprintf(key, sizeof key, "recipe.%s", field);
+        ok = metadata_put_string(metadata, key, value, err);
+    }
+    list_numbers(&copy, &step, &hash, numbers);
+    for (int i = 0; ok && i < N_NUMBERS; i++)
+        ok = numbers[i].integer
+                 ? metadata_put_int64(metadata, numbers[i].key, *numbers[i].integer, err)
+                 : metadata_put_double(metadata, numbers[i].key, *numbers[i].real, err);
+    return ok;
+}
+
+bool state_save(const TrainState *state, const char *folder, int keep, char path[FILE_PATH_MAX],
+                Error *err)
+{
+    const Ops *ops = gpt_ops(state->gpt);
+    StateTensor list[MAX_TENSORS];
+    SafetensorsTensor tensors[MAX_TENSORS];
+    Metadata metadata = {0};
+    const int n = list_tensors(state, list);
+    bool ok = put_metadata(state, &metadata, err) && checkpoint_path(path, folder, state->step, err);
+    for (int i = 0; i < n; i++) {
+        if (!list[i].device) {
+            list[i].tensor.data = state->unigram->count;
+        } else if (ok && list[i].bytes > 0) {
+            void *staged = malloc(list[i].bytes);
+            list[i].tensor.data = staged;
+            if (staged) ops->mem_get(staged, list[i].device, list[i].bytes);
+            else ok = fail(err, "out of memory while saving %s", path);
+        }
+        tensors[i] = list[i].tensor;
+    }
+    ok = ok && checkpoint_save(folder, state->step, tensors, n, &metadata, keep, err);
+    free_staged(list, n);
+    metadata_free(&metadata);
+    return ok;
+}
+
+bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, Error *err)
+{
+    const Metadata *metadata = &file->header.metadata;
+    const char *name, *storage, *value, *field;
+    char key[96], unused[512];
+    Error why;
+    if (!metadata_get_string(metadata, "recipe", &name, err) ||
+        !metadata_get_string(metadata, "storage", &storage, err) ||
+        !recipe_find(recipe, recipe_name(0), err))
+        return false;
+    snprintf(recipe->name, sizeof recipe->name, "%s", name);
+    *real_storage = !strcmp(storage, "real");
+    for (int i = 0; (field = recipe_field(recipe, i, unused, sizeof unused)); i++) {
+        snprintf(key, sizeof key, "recipe.%s", field);
+        if (!metadata_get_string(metadata, key, &value, &why) ||
+            !recipe_set(recipe, field, value, &why))
+            return fail(err, "%.200s is not a checkpoint of this version: %.200s", file->path, why.text);
+    }
+    return true;
+}
+
+bool state_load(TrainState *state, const Safetensors *file, Error *err)
+{
+    const Ops *ops = gpt_ops(state->gpt);
+    const Metadata *metadata = &file->header.metadata;
+    StateTensor list[MAX_TENSORS];
+    StateNumber numbers[N_NUMBERS];
+    int64_t step, hash;
+    list_numbers(state, &step, &hash, numbers);
+    for (int i = 0; i < N_NUMBERS; i++)
+        if (!(numbers[i].integer
+                  ? metadata_get_int64(metadata, numbers[i].key, numbers[i].integer, err)
+                  : metadata_get_double(metadata, numbers[i].key, numbers[i].real, err)))
+            return false;
+    state->step = (int)step;
+    state->cursor.data_hash = (uint64_t)hash;
+
+    const int n = list_tensors(state, list);
+    for (int i = 0; i < n; i++) {
+        const SafetensorsTensor *t = &list[i].tensor;
+        void *staged = malloc(list[i].bytes + 1);
+        bool ok = staged != NULL || fail(err, "out of memory while loading %s", file->path);
+        ok = ok && safetensors_read(file, t->name, t->dtype, t->ndim, t->shape, staged, err);
+        if (ok && list[i].device) ops->mem_put(list[i].device, staged, list[i].bytes);
+        if (ok && !list[i].device) memcpy(state->unigram->count, staged, list[i].bytes);
+        free(staged);
+        if (!ok) return false;
+    }
+    state->unigram->total = 0;
+    for (int i = 0; i < state->unigram->vocab_size; i++)
+        state->unigram->total += state->unigram->count[i];
+    for (int i = 0; i < GPT_BANKS; i++) gpt_load_weights(state->gpt, (BankId)i);
+    return true;
+}

@@ -1,0 +1,423 @@
+// train_gpt: trains a GPT-2-class model with Turbo-Muon. `make train && ./train_gpt` does it all.
+//
+// The program from top to bottom: options; the device and the recipe; memory; data; the start-up
+// table; the one training loop; samples, curve and report. Everything the loop calls has a header
+// with its name in run/ (files, logs, data), gpt/ (the model) or ops/ (the arithmetic).
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "run/loader.h"   // training batches
+#include "run/log.h"      // what a run says and keeps
+#include "run/optimizer.h" // Turbo-Muon and Adam
+#include "run/options.h"  // the command line
+#include "run/plot.h"     // loss.svg
+#include "run/sample.h"   // text from the model
+#include "run/state.h"    // checkpoints of a run
+#include "run/unigram.h"  // the loss to beat
+#include "run/val.h"      // validation batches
+
+static const char version[] = "turbomuon.c 0.1";
+
+typedef struct {
+    Options options;
+    Recipe recipe;
+    bool real_storage;
+    const Ops *ops;
+    char folder[512], checkpoints[576];
+    char train_files[1024], val_files[1024];
+    Safetensors resume; // open while a run resumes
+    bool resuming;
+    Gpt *gpt;
+    Optimizer optimizer;
+    Unigram unigram;
+    Loader *loader;
+    Val val;
+    Log *log;
+    TrainState state;
+    int end; // training steps in all
+} Run;
+
+static volatile sig_atomic_t interrupted;
+static void on_signal(int signal) { interrupted = signal; }
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+// ---- choosing: device, recipe, data ------------------------------------------------------------
+
+static bool choose_device(Run *run, Error *err)
+{
+    if (!strcmp(run->options.device, "cuda"))
+        return fail(err, "--device cuda: this program was built without CUDA; use --device cpu");
+    run->ops = &ops_cpu;
+#ifdef _OPENMP
+    if (run->options.threads > 0) omp_set_num_threads(run->options.threads);
+#endif
+    return true;
+}
+
+// A resumed run has its checkpoint's recipe; a new one that of the options, `tiny` by default. Either
+// with the command line's changes.
+static bool choose_recipe(Run *run, Error *err)
+{
+    const Options *o = &run->options;
+    if (!o->resume[0]) {
+        run->real_storage = !strcmp(o->storage, "real");
+        return options_recipe(o, "tiny", &run->recipe, err);
+    }
+    char path[FILE_PATH_MAX];
+    Error warning = {""};
+    snprintf(path, sizeof path, "%s", o->resume);
+    if (!strcmp(o->resume, "latest")) {
+        if (!log_folder("runs", o->run, o->recipe[0] ? o->recipe : "tiny", true, run->folder,
+                        sizeof run->folder, err))
+            return false;
+        snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", run->folder);
+        if (!checkpoint_latest(run->checkpoints, path, &warning, err)) return false;
+        if (warning.text[0]) fprintf(stderr, "warning: %s\n", warning.text);
+    }
+    run->resuming = checkpoint_open(&run->resume, path, err);
+    return run->resuming && state_recipe(&run->resume, &run->recipe, &run->real_storage, err) &&
+           options_apply(o, &run->recipe, err);
+}
+
+// The speedrun recipe on a CPU takes weeks: only for who asks for it.
+static bool check_patience(const Run *run, Error *err)
+{
+    const Recipe *r = &run->recipe;
+    const double flops = (double)r->micro_batch * r->micro_batches * r->total_steps * r->width * r->width;
+    if (run->options.steps > 0 || strcmp(run->options.device, "auto") || flops < 1e14) return true;
+    return fail(err,
+                "recipe %s is made for a GPU, and there is none: train a smaller one (--recipe mini or "
+                "tiny), or insist with --device cpu",
+                r->name);
+}
+
+// Shards by the vocabulary when the options name none: GPT-2's are FineWeb's, 257 is the corpus's.
+static void choose_data(Run *run)
+{
+    const bool bytes = run->recipe.vocab_size == 257;
+    const Options *o = &run->options;
+    snprintf(run->train_files, sizeof run->train_files, "%s",
+             o->train[0] ? o->train
+             : bytes     ? "data/corpus/corpus_train_*.bin"
+                         : "data/fineweb10B/fineweb_train_*.bin");
+    snprintf(run->val_files, sizeof run->val_files, "%s",
+             o->val[0] ? o->val
+             : bytes   ? "data/corpus/corpus_val_*.bin"
+                       : "data/fineweb10B/fineweb_val_*.bin");
+}
+
+// The run's folder: the checkpoint's when one is resumed from runs/NAME/checkpoints/.
+static bool choose_folder(Run *run, Error *err)
+{
+    if (!run->folder[0] &&
+        !log_folder("runs", run->options.run, run->recipe.name, false, run->folder,
+                    sizeof run->folder, err))
+        return false;
+    snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", run->folder);
+    return true;
+}
+
+// ---- opening -----------------------------------------------------------------------------------
+
+static bool open_model(Run *run, Error *err)
+{
+    const Recipe *r = &run->recipe;
+    run->gpt = gpt_create(r, run->ops, run->real_storage, r->micro_batches, err);
+    if (!run->gpt || !optimizer_create(&run->optimizer, run->gpt, err) ||
+        !unigram_open(&run->unigram, r->vocab_size, err))
+        return false;
+    run->state = (TrainState){.gpt = run->gpt,
+                              .optimizer = &run->optimizer,
+                              .unigram = &run->unigram,
+                              .seed = run->options.seed};
+    if (run->resuming) return state_load(&run->state, &run->resume, err);
+    gpt_init(run->gpt, (uint64_t)run->options.seed);
+    return true;
+}
+
+static bool open_data(Run *run, Error *err)
+{
+    const Recipe *r = &run->recipe;
+    const StreamConfig train = {.files = run->train_files,
+                                .vocab_size = r->vocab_size,
+                                .micro_batch = r->micro_batch,
+                                .max_doc = r->max_doc,
+                                .world = 1,
+                                .epochs = run->options.epochs,
+                                .total = (int64_t)run->end * r->micro_batches};
+    const ValConfig val = {.files = run->val_files,
+                           .vocab_size = r->vocab_size,
+                           .tokens = r->val_tokens,
+                           .chunk = r->val_chunk,
+                           .world = 1};
+    return loader_open(&run->loader, &train, run->resuming ? &run->state.cursor : NULL, err) &&
+           val_open(&run->val, &val, err);
+}
+
+static void print_table(Run *run)
+{
+    const Recipe *r = &run->recipe;
+    Log *log = run->log;
+    char method[160];
+    int threads = 1;
+#ifdef _OPENMP
+    threads = omp_get_max_threads();
+#endif
+    ns_method_describe(&r->method, method, sizeof method);
+    log_line(log, "%s", version);
+    log_line(log, "recipe       %s: %s", r->name, r->layers);
+    log_line(log, "device       %s, %d thread%s", run->ops->name, threads, threads == 1 ? "" : "s");
+    log_line(log, "orthogonal.  %s", method);
+    for (int id = 0; id < GPT_BANKS; id++) {
+        const GptBank *b = gpt_bank(run->gpt, (BankId)id);
+        log_line(log, "  %-12s %3d x %5d x %-5d %-4s %s %13.0f", b->name, b->count, b->rows, b->cols,
+                 dtype_name(b->dtype), b->muon ? "NorMuon" : "Adam   ",
+                 (double)b->count * b->rows * b->cols);
+    }
+    log_line(log, "  %-48s %13zu", "parameters", gpt_parameter_count(run->gpt));
+    const GptMemory *memory = gpt_memory(run->gpt);
+    double total = (double)run->optimizer.bytes;
+    for (int i = 0; i < GPT_MEMORY_ROWS; i++) {
+        log_line(log, "  %-48s %10.1f MB", memory[i].purpose, (double)memory[i].bytes / 1e6);
+        total += (double)memory[i].bytes;
+    }
+    log_line(log, "  %-48s %10.1f MB", "optimizer state", (double)run->optimizer.bytes / 1e6);
+    log_line(log, "  %-48s %10.1f MB", "memory in all", total / 1e6);
+    log_line(log, "data         %s (validation: %lld tokens of %s)", run->train_files,
+             (long long)run->val.tokens, run->val_files);
+    log_line(log, "steps        %d of %d tokens (%d micro-batches of %d)", run->end,
+             r->micro_batch * r->micro_batches, r->micro_batches, r->micro_batch);
+    log_line(log, "results      %s", run->folder);
+}
+
+// ---- the loop ----------------------------------------------------------------------------------
+
+static GptBatch gpt_batch(const Batch *b)
+{
+    return (GptBatch){
+        .ids = b->ids, .targets = b->targets, .cu = b->cu, .n_docs = b->n_docs, .tokens = b->n_tokens};
+}
+
+// Mean loss of the validation tokens.
+static double validate(Run *run)
+{
+    double sum = 0;
+    for (int call = 0; call < run->val.calls; call++) {
+        const GptBatch batch = gpt_batch(val_batch(&run->val, call));
+        sum += gpt_evaluate(run->gpt, &batch);
+    }
+    return sum / run->val.calls;
+}
+
+static bool save_checkpoint(Run *run, char path[FILE_PATH_MAX], Error *err)
+{
+    const double start = now_ms();
+    run->state.cursor = loader_cursor(run->loader);
+    if (!state_save(&run->state, run->checkpoints, run->options.keep, path, err)) return false;
+    log_checkpoint(run->log, run->state.step, path, (now_ms() - start) / 1e3);
+    return true;
+}
+
+// One training step: A micro-batches, then the optimizers. Leaves the mean loss in *loss.
+static bool train_step(Run *run, int step, double *loss, Error *err)
+{
+    const Recipe *r = &run->recipe;
+    *loss = 0;
+    for (int i = 0; i < r->micro_batches; i++) {
+        const Batch *data;
+        if (!loader_next(run->loader, &data, err)) return false;
+        const GptBatch batch = gpt_batch(data);
+        *loss += gpt_forward_backward(run->gpt, &batch) / r->micro_batches;
+        unigram_add(&run->unigram, batch.targets, batch.tokens);
+    }
+    optimizer_step(&run->optimizer, step);
+    run->state.tokens += (int64_t)r->micro_batch * r->micro_batches;
+    return true;
+}
+
+static bool not_a_number(const Run *run, const char *what, int step, Error *err)
+{
+    return fail(err, "the %s is not a number at step %d: nothing was saved since the last checkpoint in %s; "
+                     "resume from it with --resume and a lower learning rate", what, step, run->checkpoints);
+}
+
+static bool train(Run *run, double *final_loss, Error *err)
+{
+    const Recipe *r = &run->recipe;
+    char path[FILE_PATH_MAX];
+    for (int step = run->state.step;; step++) {
+        const bool last = step == run->end;
+        gpt_set_step(run->gpt, step);
+        if (last || step % r->val_every == 0) {
+            *final_loss = validate(run);
+            log_val(run->log, step, run->end, *final_loss, run->state.train_ms);
+            if (!isfinite(*final_loss)) return not_a_number(run, "validation loss", step, err);
+        }
+        if (last || interrupted) return save_checkpoint(run, path, err);
+
+        const double start = now_ms();
+        double loss;
+        if (!train_step(run, step, &loss, err)) return false;
+        const double ms = now_ms() - start;
+        run->state.step = step + 1;
+        run->state.train_ms += ms;
+        if (!isfinite(loss)) return not_a_number(run, "training loss", step, err);
+        const LogStep entry = {
+            .step = step + 1,
+            .total = run->end,
+            .train_ms = run->state.train_ms,
+            .loss = loss,
+            .lr_factor = recipe_lr_factor(r, step),
+            .momentum = recipe_momentum(r, step),
+            .window_long = recipe_long_window(r, step) * r->window_block,
+            .tokens = run->state.tokens,
+            .tokens_per_second = (double)r->micro_batch * r->micro_batches / ms * 1e3,
+            .mfu = NAN, // no peak is known for a CPU
+        };
+        log_step(run->log, &entry);
+        const int every = run->options.checkpoint_every;
+        if (every > 0 && (step + 1) % every == 0 && step + 1 < run->end &&
+            !save_checkpoint(run, path, err))
+            return false;
+    }
+}
+
+// ---- the end -----------------------------------------------------------------------------------
+
+static bool write_samples(Run *run, Error *err)
+{
+    const Options *o = &run->options;
+    if (run->recipe.vocab_size != 257) return true; // other vocabularies need a tokenizer
+    char *text = malloc((size_t)o->sample_tokens + 1);
+    if (!text) return fail(err, "out of memory for samples");
+    for (int i = 0; i < o->samples; i++) {
+        int n = sample_document(run->gpt, (uint64_t)o->seed * 1000 + (uint64_t)i, o->temperature,
+                                o->sample_tokens, text);
+        if (n >= 0) log_sample(run->log, run->state.step, text, (size_t)n);
+    }
+    free(text);
+    return true;
+}
+
+static void report(Run *run, double loss)
+{
+    const double floor = run->val.shard.floor;
+    const bool whole = run->val.tokens == run->val.shard.n_tokens - 1;
+    const double unigram = unigram_loss(&run->unigram, val_targets(&run->val), run->val.tokens);
+    if (floor > 0)
+        log_line(run->log, "val_loss %.4f (the corpus's floor%s %.4f, unigram %.4f)", loss,
+                 whole ? "" : " on the whole shard", floor, unigram);
+    else
+        log_line(run->log, "val_loss %.4f (smoothed unigram of the tokens seen: %.4f)", loss, unigram);
+}
+
+static bool draw_curve(Run *run, double loss, Error *err)
+{
+    char title[128], subtitle[160], path[600];
+    const PlotLine lines[] = {
+        {unigram_loss(&run->unigram, val_targets(&run->val), run->val.tokens), "unigram"},
+        {run->val.shard.floor, "floor of the corpus"},
+    };
+    snprintf(title, sizeof title, "%s, %s", run->recipe.name, run->recipe.method.name);
+    snprintf(subtitle, sizeof subtitle, "validation loss %.4f after %d steps, %.1f s", loss,
+             run->state.step, run->state.train_ms / 1e3);
+    snprintf(path, sizeof path, "%s/loss.svg", run->folder);
+    const Plot plot = {.title = title,
+                       .subtitle = subtitle,
+                       .train = log_train_curve(run->log),
+                       .val = log_val_curve(run->log),
+                       .lines = lines,
+                       .n_lines = run->val.shard.floor > 0 ? 2 : 1};
+    if (!plot_write(&plot, path, err)) return false;
+    log_line(run->log, "loss curve   %s", path);
+    return true;
+}
+
+static bool run_all(Run *run, Error *err)
+{
+    double loss = NAN;
+    if (!choose_device(run, err) || !choose_recipe(run, err) || !check_patience(run, err)) return false;
+    const Options *o = &run->options;
+    run->end = o->steps > 0 && o->steps < run->recipe.total_steps ? o->steps : run->recipe.total_steps;
+    choose_data(run);
+    if (!open_model(run, err) || !open_data(run, err) || !choose_folder(run, err)) return false;
+    if (run->state.step >= run->end)
+        return fail(err, "the checkpoint has all %d steps already: give more with --steps or "
+                         "--scheduled-steps", run->end);
+    run->log = log_open(run->folder, run->resuming, err);
+    if (!run->log) return false;
+
+    char command[2048];
+    options_describe(o, command, sizeof command);
+    log_start(run->log, run->state.step, &run->recipe, command, run->ops->name);
+    print_table(run);
+    if (!train(run, &loss, err)) return false;
+    if (interrupted) {
+        const char *name = strrchr(run->folder, '/');
+        log_line(run->log, "stopped after step %d; continue with: ./train_gpt --run %s --resume",
+                 run->state.step, name ? name + 1 : run->folder);
+        return true;
+    }
+    report(run, loss);
+    return write_samples(run, err) && draw_curve(run, loss, err);
+}
+
+static bool close_all(Run *run, Error *err)
+{
+    if (run->resuming) safetensors_close(&run->resume);
+    loader_close(run->loader);
+    val_close(&run->val);
+    unigram_close(&run->unigram);
+    optimizer_free(&run->optimizer);
+    gpt_free(run->gpt);
+    return log_close(run->log, err);
+}
+
+// What asks for no training: 0 when there is nothing of the kind, 1 when it is done, -1 on a refusal.
+static int answer_question(const Options *options, Error *err)
+{
+    Recipe recipe;
+    if (options->version) return puts(version), 1;
+    if (!options->help && !options->print_recipe) return 0;
+    if (!options_recipe(options, "tiny", &recipe, err)) return -1;
+    if (options->help) options_help(&recipe, stdout);
+    else recipe_print(&recipe, stdout);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    static Run run;
+    Error err = {""}, late = {""};
+    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    int answered = 0;
+    if (!options_parse(&run.options, argc, argv, &err) ||
+        (answered = answer_question(&run.options, &err)) < 0) {
+        fprintf(stderr, "error: %s\n", err.text);
+        return EXIT_USAGE;
+    }
+    if (answered) return 0;
+    sigaction(SIGINT, &action, NULL); // finish the step and save; a second one ends at once
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of write, with a message
+    bool ok = run_all(&run, &err);
+    if (!ok) fprintf(stderr, "error: %s\n", err.text);
+    if (!close_all(&run, &late)) {
+        fprintf(stderr, "error: %s\n", late.text);
+        ok = false;
+    }
+    return !ok ? 1 : interrupted ? 128 + (int)interrupted : 0;
+}
