@@ -324,21 +324,22 @@ static void report(Run *run, double loss)
         log_line(run->log, "val_loss %.4f (smoothed unigram of the tokens seen: %.4f)", loss, unigram);
 }
 
-static bool draw_curve(Run *run, double loss, Error *err)
+static bool draw_curve(Run *run, Error *err)
 {
+    const Series *val = log_val_curve(run->log);
     char title[128], subtitle[160], path[600];
     const PlotLine lines[] = {
         {unigram_loss(&run->unigram, val_targets(&run->val), run->val.tokens), "unigram"},
         {run->val.shard.floor, "floor of the corpus"},
     };
     snprintf(title, sizeof title, "%s, %s", run->recipe.name, run->recipe.method.name);
-    snprintf(subtitle, sizeof subtitle, "validation loss %.4f after %d steps, %.1f s", loss,
-             run->state.step, run->state.train_ms / 1e3);
+    snprintf(subtitle, sizeof subtitle, "validation loss %.4f after %d steps, %.1f s",
+             val->n > 0 ? val->y[val->n - 1] : NAN, run->state.step, run->state.train_ms / 1e3);
     snprintf(path, sizeof path, "%s/loss.svg", run->folder);
     const Plot plot = {.title = title,
                        .subtitle = subtitle,
                        .train = log_train_curve(run->log),
-                       .val = log_val_curve(run->log),
+                       .val = val,
                        .lines = lines,
                        .n_lines = run->val.shard.floor > 0 ? 2 : 1};
     if (!plot_write(&plot, path, err)) return false;
@@ -364,15 +365,15 @@ static bool run_all(Run *run, Error *err)
     options_describe(o, command, sizeof command);
     log_start(run->log, run->state.step, &run->recipe, command, run->ops->name);
     print_table(run);
-    if (!train(run, &loss, err)) return false;
-    if (interrupted) {
+    if (!train(run, &loss, err) || !draw_curve(run, err)) return false;
+    if (run->state.step < run->end) {
         const char *name = strrchr(run->folder, '/');
         log_line(run->log, "stopped after step %d; continue with: ./train_gpt --run %s --resume",
                  run->state.step, name ? name + 1 : run->folder);
         return true;
     }
     report(run, loss);
-    return write_samples(run, err) && draw_curve(run, loss, err);
+    return write_samples(run, err);
 }
 
 static bool close_all(Run *run, Error *err)
@@ -386,13 +387,14 @@ static bool close_all(Run *run, Error *err)
     return log_close(run->log, err);
 }
 
-// What asks for no training: 0 when there is nothing of the kind, 1 when it is done, -1 on a refusal.
+// What asks for no training, and a recipe that the options make impossible: 0 when there is nothing of
+// the kind, 1 when it is done, -1 on a refusal.
 static int answer_question(const Options *options, Error *err)
 {
     Recipe recipe;
     if (options->version) return puts(version), 1;
+    if (!options->resume[0] && !options_recipe(options, "tiny", &recipe, err)) return -1;
     if (!options->help && !options->print_recipe) return 0;
-    if (!options_recipe(options, "tiny", &recipe, err)) return -1;
     if (options->help) options_help(&recipe, stdout);
     else recipe_print(&recipe, stdout);
     return 1;

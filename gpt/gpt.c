@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// fp8 scales of the head's operands (specification 2.7): a normed activation reaches sqrt(D) at most.
+// fp8 scales of the head's operands (specification 2.7): a normed activation reaches sqrt(D) at
+// most.
 static double head_x_scale(const Recipe *r) { return sqrt((double)r->width) / 448; }
 static const double head_w_scale = 0x1p-9, head_g_scale = 1.0 / 448;
 
@@ -24,9 +25,8 @@ static void attention_forward(const Gpt *gpt, const Acts *acts, int slot, const 
     const LayerSlot *layer = &r->slot[slot];
     const int t = batch->tokens, d = r->width, h = r->heads, hd = r->head_dim;
     const int q = gpt_matrix_index(gpt, BANK_ATTN, slot);
-    const void *ve = layer->value_embed < 0
-                         ? NULL
-                         : weight_of(gpt, BANK_VALUE_EMBED, layer->value_embed);
+    const void *ve =
+        layer->value_embed < 0 ? NULL : weight_of(gpt, BANK_VALUE_EMBED, layer->value_embed);
     const int32_t *window =
         layer->long_window ? &gpt->device_step->window_long : &gpt->device_step->window_short;
 
@@ -50,7 +50,8 @@ static void mlp_forward(const Gpt *gpt, const Acts *acts, int slot, int t)
 
     ops->matmul(s->h, s->mlp_in, weight_of(gpt, BANK_MLP, fc), MM_NN, t, r->hidden, r->width, 1, 0);
     ops->relu2_forward(s->relu2, s->h, (size_t)t * (size_t)r->hidden);
-    ops->matmul(s->x, s->relu2, weight_of(gpt, BANK_MLP, fc + 1), MM_NT, t, r->width, r->hidden, 1, 1);
+    ops->matmul(s->x, s->relu2, weight_of(gpt, BANK_MLP, fc + 1), MM_NT, t, r->width, r->hidden, 1,
+                1);
 }
 
 // The stream that enters a slot: the output of the slot executed before it, or x0.
@@ -65,8 +66,7 @@ static void *slot_input(const Gpt *gpt, const Acts *acts, int slot)
 static const void *slot_skip(const Gpt *gpt, const Acts *acts, int slot, const void **gate)
 {
     const LayerSlot *layer = &gpt->recipe.slot[slot];
-    *gate = layer->skip_from < 0 ? NULL
-                                 : scalar_weight(gpt, recipe_skip_gate(&gpt->recipe, slot));
+    *gate = layer->skip_from < 0 ? NULL : scalar_weight(gpt, recipe_skip_gate(&gpt->recipe, slot));
     return layer->skip_from < 0 ? NULL : acts->slot[layer->skip_from].x;
 }
 
@@ -81,28 +81,25 @@ static void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batc
     ops->mem_put(acts->ids, batch->ids, ids_bytes);
     ops->mem_put(acts->cu, batch->cu, (size_t)(batch->n_docs + 1) * sizeof(int32_t));
     ops->embed_forward(acts->x0, acts->r0, acts->ids, weight_of(gpt, BANK_EMBED, 0),
-                       weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)), t, d,
-                       r->gate_channels, r->norm_eps);
+                       weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)), t,
+                       d, r->gate_channels, r->norm_eps);
     for (int i = 0; i < r->n_slots; i++) {
         const LayerSlot *layer = &r->slot[i];
         const SlotActs *s = &acts->slot[i];
         const void *gate, *skip = slot_skip(gpt, acts, i, &gate);
         if (!layer->executed) continue;
         ops->mix_norm_forward(s->x, layer->attention ? s->attn_in : s->mlp_in,
-                              layer->attention ? s->attn_r : s->mlp_r, slot_input(gpt, acts, i), skip,
-                              gate, acts->x0, scalar_weight(gpt, recipe_lambda(r, i)), t, d,
+                              layer->attention ? s->attn_r : s->mlp_r, slot_input(gpt, acts, i),
+                              skip, gate, acts->x0, scalar_weight(gpt, recipe_lambda(r, i)), t, d,
                               r->norm_eps);
         if (layer->attention) attention_forward(gpt, acts, i, batch);
         if (layer->attention && layer->mlp)
             ops->norm_forward(s->mlp_in, s->mlp_r, s->x, t, d, r->norm_eps);
         if (layer->mlp) mlp_forward(gpt, acts, i, t);
     }
-    const void *out = acts->slot[r->last_slot].x;
-    if (r->backout_slot < 0)
-        ops->norm_forward(acts->final, acts->final_r, out, t, d, r->norm_eps);
-    else
-        ops->backout_norm_forward(acts->final, acts->final_r, out, acts->slot[r->backout_slot].x,
-                                  scalar_weight(gpt, recipe_backout(r)), t, d, r->norm_eps);
+    ops->backout_norm_forward(acts->final, acts->final_r, acts->slot[r->last_slot].x,
+                              acts->slot[r->backout_slot].x, scalar_weight(gpt, recipe_backout(r)),
+                              t, d, r->norm_eps);
 }
 
 // ---- head and loss -----------------------------------------------------------------------------
@@ -179,12 +176,14 @@ static void attention_backward(const Gpt *gpt, const Acts *acts, int slot, const
                        r->gate_channels);
     ops->attention_backward(acts->dqkv, acts->delta, acts->dy, s->o, s->lse, s->qkv, acts->cu,
                             batch->n_docs, window, &gpt->device_step->attn_scale, t, h, hd);
-    ops->qkv_backward(acts->dqkv_lin, scalar_delta(gpt, lambda), k < 0 ? NULL : acts->dve[k],
-                      acts->dqkv, s->qkv_lin, gpt->rotary_cos, gpt->rotary_sin, r->rotary_active,
-                      scalar_weight(gpt, lambda), k < 0 ? NULL : weight_of(gpt, BANK_VALUE_EMBED, k),
-                      acts->ids, t, h, hd, r->norm_eps);
-    ops->matmul_grad(grad_of(gpt, BANK_ATTN, q), acts->dqkv_lin, s->attn_in, MM_TN, 3 * d, d, t, 1, 1);
-    ops->matmul(acts->dnorm, acts->dqkv_lin, weight_of(gpt, BANK_ATTN, q), MM_NN, t, d, 3 * d, 1, 1);
+    ops->qkv_backward(
+        acts->dqkv_lin, scalar_delta(gpt, lambda), k < 0 ? NULL : acts->dve[k], acts->dqkv,
+        s->qkv_lin, gpt->rotary_cos, gpt->rotary_sin, r->rotary_active, scalar_weight(gpt, lambda),
+        k < 0 ? NULL : weight_of(gpt, BANK_VALUE_EMBED, k), acts->ids, t, h, hd, r->norm_eps);
+    ops->matmul_grad(grad_of(gpt, BANK_ATTN, q), acts->dqkv_lin, s->attn_in, MM_TN, 3 * d, d, t, 1,
+                     1);
+    ops->matmul(acts->dnorm, acts->dqkv_lin, weight_of(gpt, BANK_ATTN, q), MM_NN, t, d, 3 * d, 1,
+                1);
 }
 
 // From acts->dnorm, the gradient of `final`, back to the embeddings.
@@ -197,15 +196,9 @@ static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
 
     ops->mem_zero(acts->dx0, bytes);
     for (int k = 0; k < r->n_value_embeds; k++) ops->mem_zero(acts->dve[k], bytes);
-    if (r->backout_slot < 0) {
-        ops->mem_zero(acts->dx, bytes);
-        ops->norm_backward(acts->dx, acts->dnorm, acts->final, acts->final_r, t, d);
-    } else {
-        ops->backout_norm_backward(acts->dx, acts->dx_back, scalar_delta(gpt, recipe_backout(r)),
-                                   acts->dnorm, acts->final, acts->final_r,
-                                   acts->slot[r->backout_slot].x,
-                                   scalar_weight(gpt, recipe_backout(r)), t, d);
-    }
+    ops->backout_norm_backward(
+        acts->dx, acts->dx_back, scalar_delta(gpt, recipe_backout(r)), acts->dnorm, acts->final,
+        acts->final_r, acts->slot[r->backout_slot].x, scalar_weight(gpt, recipe_backout(r)), t, d);
     for (int i = r->n_slots - 1; i >= 0; i--) {
         const LayerSlot *layer = &r->slot[i];
         const SlotActs *s = &acts->slot[i];
@@ -217,8 +210,8 @@ static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
         if (layer->attention && layer->mlp)
             ops->norm_backward(acts->dx, acts->dnorm, s->mlp_in, s->mlp_r, t, d);
         if (layer->attention) attention_backward(gpt, acts, i, batch);
-        ops->mix_norm_backward(acts->dx, skip ? acts->slot[layer->skip_from].dskip : NULL, acts->dx0,
-                               scalar_delta(gpt, recipe_lambda(r, i)),
+        ops->mix_norm_backward(acts->dx, skip ? acts->slot[layer->skip_from].dskip : NULL,
+                               acts->dx0, scalar_delta(gpt, recipe_lambda(r, i)),
                                skip ? scalar_delta(gpt, recipe_skip_gate(r, i)) : NULL, acts->dnorm,
                                layer->attention ? s->attn_in : s->mlp_in,
                                layer->attention ? s->attn_r : s->mlp_r, slot_input(gpt, acts, i),
@@ -226,9 +219,10 @@ static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
     }
     ops->add(acts->dx0, acts->dx, td);
     ops->embed_backward(acts->dnorm, delta_of(gpt, BANK_SMEAR_GATE, 0),
-                        scalar_delta(gpt, recipe_smear(r)), acts->dx0, acts->x0, acts->r0, acts->ids,
-                        weight_of(gpt, BANK_EMBED, 0), weight_of(gpt, BANK_SMEAR_GATE, 0),
-                        scalar_weight(gpt, recipe_smear(r)), t, d, r->gate_channels);
+                        scalar_delta(gpt, recipe_smear(r)), acts->dx0, acts->x0, acts->r0,
+                        acts->ids, weight_of(gpt, BANK_EMBED, 0),
+                        weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)), t,
+                        d, r->gate_channels);
 }
 
 // Positions sorted by (id, position), by counting: the order in which embed_scatter adds.
@@ -317,8 +311,8 @@ bool gpt_next_logits(Gpt *gpt, const int32_t *ids, int n, float *logits)
     Acts acts;
     acts_layout(&acts, gpt, n, false, gpt->arena);
     trunk_forward(gpt, &acts, &batch);
-    ops->matmul(acts.logits, rows(gpt, acts.final, n - 1, r->width), weight_of(gpt, BANK_LM_HEAD, 0),
-                MM_NT, 1, r->vocab_padded, r->width, 1, 0);
+    ops->matmul(acts.logits, rows(gpt, acts.final, n - 1, r->width),
+                weight_of(gpt, BANK_LM_HEAD, 0), MM_NT, 1, r->vocab_padded, r->width, 1, 0);
     ops->mem_get(u, acts.logits, (size_t)r->vocab_padded * ops->real_size);
     for (int j = 0; j < r->vocab_size; j++) {
         double s = 1 / (1 + exp(-dtype_get(u, ops->real_type, (size_t)j) / r->softcap_div));

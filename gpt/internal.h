@@ -1,4 +1,5 @@
-// What the files of gpt/ share: the model's structure and its activations. Nobody else includes this.
+// What the files of gpt/ share: the model's structure and its activations. Nobody else includes
+// this.
 #ifndef GPT_INTERNAL_H
 #define GPT_INTERNAL_H
 
@@ -19,11 +20,11 @@ typedef struct {
     int32_t *ids, *targets, *cu, *order; // the batch on the device
     void *x0, *r0;                       // normed embedding; r (T)
     SlotActs slot[RECIPE_MAX_SLOTS];
-    void *final, *final_r;   // normed output (T,D); r (T)
-    void *head_in;           // operand of the head's product: `final`, or its fp8 values
-    void *logits;            // (head_rows, V): the head runs in slices of rows
+    void *final, *final_r; // normed output (T,D); r (T)
+    void *head_in;         // operand of the head's product: `final`, or its fp8 values
+    void *logits;          // (head_rows, V): the head runs in slices of rows
     int head_rows;
-    void *losses;            // (T)
+    void *losses;                     // (T)
     void *dx, *dx0, *dx_back, *dnorm; // gradients (T,D)
     void *dy;                         // (T,D) of y, then of o
     void *dqkv, *dqkv_lin;            // (T,3D)

@@ -58,7 +58,8 @@ int gpt_matrix_index(const Gpt *gpt, BankId id, int slot)
     const bool mlp = id == BANK_MLP;
     if (mlp ? !r->slot[slot].mlp : !r->slot[slot].attention) return -1;
     int later = 0;
-    for (int i = slot + 1; i < r->n_slots; i++) later += mlp ? r->slot[i].mlp : r->slot[i].attention;
+    for (int i = slot + 1; i < r->n_slots; i++)
+        later += mlp ? r->slot[i].mlp : r->slot[i].attention;
     return id == BANK_ATTN ? 4 * later : mlp ? 2 * later : later;
 }
 
@@ -75,7 +76,8 @@ static bool describe_banks(Gpt *gpt)
     const GptBank banks[GPT_BANKS] = {
         [BANK_ATTN] = {"attn", 4 * r->n_attention, d, d, .muon = true, .dtype = DT_F32},
         [BANK_MLP] = {"mlp", 2 * r->n_mlp, d, f, .muon = true, .dtype = DT_F32},
-        [BANK_ATTN_GATE] = {"attn_gate", r->n_attention, r->heads, c, .muon = true, .dtype = DT_BF16},
+        [BANK_ATTN_GATE] = {"attn_gate", r->n_attention, r->heads, c, .muon = true,
+                            .dtype = DT_BF16},
         [BANK_SMEAR_GATE] = {"smear_gate", 1, 1, c, .muon = true, .dtype = DT_BF16},
         [BANK_SCALARS] = {"scalars", 1, 1, r->n_scalars, .dtype = DT_F32},
         [BANK_LM_HEAD] = {"lm_head", 1, v, d, .dtype = DT_BF16},
@@ -83,10 +85,14 @@ static bool describe_banks(Gpt *gpt)
         [BANK_VALUE_EMBED] = {"value_embed", r->n_value_embeds, v, d, .dtype = DT_BF16},
     };
     const double lr_mul[GPT_BANKS] = {
-        [BANK_ATTN] = 1,       [BANK_MLP] = 1, // c_fc's own factor follows
-        [BANK_ATTN_GATE] = 1,  [BANK_SMEAR_GATE] = 1,
-        [BANK_SCALARS] = r->scalar_lr_mul, [BANK_LM_HEAD] = r->head_lr_mul,
-        [BANK_EMBED] = r->embed_lr_mul,    [BANK_VALUE_EMBED] = r->embed_lr_mul,
+        [BANK_ATTN] = 1,
+        [BANK_MLP] = 1, // c_fc's own factor follows
+        [BANK_ATTN_GATE] = 1,
+        [BANK_SMEAR_GATE] = 1,
+        [BANK_SCALARS] = r->scalar_lr_mul,
+        [BANK_LM_HEAD] = r->head_lr_mul,
+        [BANK_EMBED] = r->embed_lr_mul,
+        [BANK_VALUE_EMBED] = r->embed_lr_mul,
     };
     for (int id = 0; id < GPT_BANKS; id++) {
         GptBank *b = &gpt->bank[id];
@@ -100,8 +106,8 @@ static bool describe_banks(Gpt *gpt)
     return true;
 }
 
-// Takes zeroed device memory, counting it under a row of the memory table; the first failure is kept
-// in *short_of.
+// Takes zeroed device memory, counting it under a row of the memory table; the first failure is
+// kept in *short_of.
 static void *take(Gpt *gpt, int row, size_t bytes, size_t *short_of)
 {
     void *p = *short_of ? NULL : gpt->ops->mem_alloc(bytes);
@@ -127,9 +133,10 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
         gpt_free(gpt);
         return NULL;
     }
-    static const char *const purposes[GPT_MEMORY_ROWS] = {
-        [PARAMETERS] = "parameters", [GRADIENTS] = "gradients", [WEIGHTS] = "working copies",
-        [ACTIVATIONS] = "activations"};
+    static const char *const purposes[GPT_MEMORY_ROWS] = {[PARAMETERS] = "parameters",
+                                                          [GRADIENTS] = "gradients",
+                                                          [WEIGHTS] = "working copies",
+                                                          [ACTIVATIONS] = "activations"};
     for (int i = 0; i < GPT_MEMORY_ROWS; i++) gpt->memory[i].purpose = purposes[i];
 
     for (int id = 0; id < GPT_BANKS; id++) {
@@ -239,12 +246,17 @@ static double initial_value(const Gpt *gpt, BankId id, int i, uint64_t seed, uin
     const double bound = sqrt(3.0) * 0.5 / sqrt((double)gpt->recipe.width);
     const uint64_t stream = (uint64_t)id * 1024 + (uint64_t)i;
     switch (id) {
-    case BANK_ATTN: return i % 4 == 3 ? 0 : bound * (2 * uniform(seed, stream, j) - 1); // O: 0
-    case BANK_MLP: return i % 2 ? 0 : bound * (2 * uniform(seed, stream, j) - 1); // c_proj: 0
+    case BANK_ATTN:
+        return i % 4 == 3 ? 0 : bound * (2 * uniform(seed, stream, j) - 1); // O: 0
+    case BANK_MLP:
+        return i % 2 ? 0 : bound * (2 * uniform(seed, stream, j) - 1); // c_proj: 0
     case BANK_EMBED:
-    case BANK_VALUE_EMBED: return normal(seed, stream, j);
-    case BANK_SCALARS: return initial_scalar(&gpt->recipe, (int)j);
-    default: return 0; // head and gates
+    case BANK_VALUE_EMBED:
+        return normal(seed, stream, j);
+    case BANK_SCALARS:
+        return initial_scalar(&gpt->recipe, (int)j);
+    default:
+        return 0; // head and gates
     }
 }
 
@@ -261,7 +273,8 @@ void gpt_init(Gpt *gpt, uint64_t seed)
                 for (size_t at = start; at < start + CHUNK && at < n; at += CHUNK / 8) {
                     size_t end = at + CHUNK / 8 < n ? at + CHUNK / 8 : n;
                     for (size_t j = at; j < end; j++)
-                        dtype_set(buffer, b->dtype, j - at, initial_value(gpt, (BankId)id, i, seed, j));
+                        dtype_set(buffer, b->dtype, j - at,
+                                  initial_value(gpt, (BankId)id, i, seed, j));
                     gpt->ops->mem_put((char *)b->param + ((size_t)i * n + at) * size, buffer,
                                       (end - at) * size);
                 }

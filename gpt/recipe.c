@@ -18,7 +18,7 @@ static const Field fields[] = {
     N(heads, 1, 64, "attention heads; the width is heads * head-dim"),
     N(head_dim, 64, 128, "channels in a head: 64 or 128"),
     N(mlp_ratio, 1, 16, "hidden width of the MLP / width"),
-    N(gate_channels, 1, 1024, "channels that the attention and smear gates read"),
+    N(gate_channels, 1, 64, "channels that the attention and smear gates read"),
     N(rotary_active, 0, 64, "rotary frequencies that are not zero; 0 is half of them"),
     X(rotary_base, 1, 1e9, "the slowest rotary frequency is 1 / base"),
     X(attn_scale, 1e-4, 10, "softmax scale at the start"),

@@ -86,6 +86,9 @@ static bool place_slot(Recipe *recipe, const char *word, int length, Error *err)
         return bad_slot(err, i, word, length, "a skip comes from an earlier slot");
     if (slot->skip_from >= 0 && !recipe->slot[slot->skip_from].executed)
         return bad_slot(err, i, word, length, "the skip comes from a slot that is not executed");
+    for (int k = 0; slot->skip_from >= 0 && k < i; k++)
+        if (recipe->slot[k].skip_from == slot->skip_from)
+            return bad_slot(err, i, word, length, "another slot takes that skip already");
     if (slot->backout && recipe->backout_slot >= 0)
         return bad_slot(err, i, word, length, "only one slot can be the backout (b)");
     if (slot->skip_from >= 0) slot->skip_gate = recipe->n_skips++;

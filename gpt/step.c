@@ -1,5 +1,5 @@
-// What varies from step to step: attention windows, rotary tables under YaRN, softmax scale, learning
-// rates and momentum (specification 5), put into one small structure on the device.
+// What varies from step to step: attention windows, rotary tables under YaRN, softmax scale,
+// learning rates and momentum (specification 5), put into one small structure on the device.
 #include "internal.h"
 
 #include <stdlib.h>
@@ -35,8 +35,8 @@ int gpt_yarn(const Recipe *r, int step, bool narrow, double *omega, double *scal
     return phases;
 }
 
-// cos and sin of position x frequency for all positions. Narrow tables follow the specification: the
-// angle is a product in fp32 and the entries are bf16.
+// cos and sin of position x frequency for all positions. Narrow tables follow the specification:
+// the angle is a product in fp32 and the entries are bf16.
 static void build_rotary_tables(Gpt *gpt, const double *omega)
 {
     enum { ROWS = 1024 };
@@ -53,7 +53,8 @@ static void build_rotary_tables(Gpt *gpt, const double *omega)
                 double angle = (first + p) * omega[j];
                 if (!gpt->real_storage) angle = (double)(float)angle;
                 double c = cos(angle), s = sin(angle);
-                if (!gpt->real_storage) c = (double)round_bf16((float)c), s = (double)round_bf16((float)s);
+                if (!gpt->real_storage)
+                    c = (double)round_bf16((float)c), s = (double)round_bf16((float)s);
                 dtype_set(cosines, ops->acc_type, at, c);
                 dtype_set(sines, ops->acc_type, at, s);
             }
@@ -74,7 +75,8 @@ void gpt_set_step(Gpt *gpt, int step)
         gpt->rotary_phase = phases;
     }
     const int window = recipe_long_window(r, step);
-    // The final validation enlarges the long window alone: its short one stays that of the last step.
+    // The final validation enlarges the long window alone: its short one stays that of the last
+    // step.
     const int base = recipe_long_window(r, step < r->total_steps ? step : r->total_steps - 1);
     const double factor = recipe_lr_factor(r, step);
     const int t = recipe_adam_count(r, step);

@@ -44,8 +44,8 @@ static inline uint16_t bf16_from_f32(float x)
 static inline float round_bf16(float x) { return bf16_to_f32(bf16_from_f32(x)); }
 
 // x rounded to a format with (23 - drop) fraction bits whose smallest normal number is min_normal.
-// Normal: round in the integer. Subnormal: adding `magic`, whose last place is the format's smallest
-// subnormal, makes the addition itself round. Both are to nearest, ties to even.
+// Normal: round in the integer. Subnormal: adding `magic`, whose last place is the format's
+// smallest subnormal, makes the addition itself round. Both are to nearest, ties to even.
 static inline float round_narrow(float x, int drop, float min_normal, float magic)
 {
     float a = fabsf(x);
@@ -99,10 +99,14 @@ static inline float f16_to_f32(uint16_t h)
 static inline double dtype_get(const void *p, DType t, size_t i)
 {
     switch (t) {
-    case DT_F64: return ((const double *)p)[i];
-    case DT_F32: return (double)((const float *)p)[i];
-    case DT_BF16: return (double)bf16_to_f32(((const uint16_t *)p)[i]);
-    case DT_F16: return (double)f16_to_f32(((const uint16_t *)p)[i]);
+    case DT_F64:
+        return ((const double *)p)[i];
+    case DT_F32:
+        return (double)((const float *)p)[i];
+    case DT_BF16:
+        return (double)bf16_to_f32(((const uint16_t *)p)[i]);
+    case DT_F16:
+        return (double)f16_to_f32(((const uint16_t *)p)[i]);
     }
     return 0;
 }
@@ -110,10 +114,18 @@ static inline double dtype_get(const void *p, DType t, size_t i)
 static inline void dtype_set(void *p, DType t, size_t i, double x)
 {
     switch (t) {
-    case DT_F64: ((double *)p)[i] = x; break;
-    case DT_F32: ((float *)p)[i] = (float)x; break;
-    case DT_BF16: ((uint16_t *)p)[i] = bf16_from_f32((float)x); break;
-    case DT_F16: ((uint16_t *)p)[i] = f16_from_f32((float)x); break;
+    case DT_F64:
+        ((double *)p)[i] = x;
+        break;
+    case DT_F32:
+        ((float *)p)[i] = (float)x;
+        break;
+    case DT_BF16:
+        ((uint16_t *)p)[i] = bf16_from_f32((float)x);
+        break;
+    case DT_F16:
+        ((uint16_t *)p)[i] = f16_from_f32((float)x);
+        break;
     }
 }
 

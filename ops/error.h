@@ -8,7 +8,8 @@
 #include <stdio.h>
 
 typedef struct {
-    char text[512]; // one line, no newline at its end: what is wrong, where, and what would be right
+    char
+        text[512]; // one line, no newline at its end: what is wrong, where, and what would be right
 } Error;
 
 // Writes the message and returns false, so that a refusal is one statement: return fail(err, ...).

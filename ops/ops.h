@@ -53,8 +53,8 @@ typedef struct {
 } AdamConfig;
 
 typedef struct Ops {
-    const char *name;            // "cpu", "cpu-f64", "cuda"
-    size_t real_size, acc_size;  // bytes of one `real`, one float_acc
+    const char *name;           // "cpu", "cpu-f64", "cuda"
+    size_t real_size, acc_size; // bytes of one `real`, one float_acc
     DType real_type, acc_type;
 
     // ---- memory --------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ typedef struct Ops {
     // ---- embedding (specification 2.2) ---------------------------------------------------------
     // e_p = embed[ids_p]; x_p = e_p + mu sigmoid(gate . e_p[0..C)) e_{p-1} for p > 0, x_0 = e_0;
     // x0 = r x, r = rsqrt(mean x^2 + eps).  x0 (T,D), r (T), embed (V,D), gate (C), mu one scalar.
-    void (*embed_forward)(void *x0, void *r, const int32_t *ids, const void *embed, const void *gate,
-                          const void *mu, int t, int d, int c, double eps);
+    void (*embed_forward)(void *x0, void *r, const int32_t *ids, const void *embed,
+                          const void *gate, const void *mu, int t, int d, int c, double eps);
     // From dx0 (T,D): de (T,D) = gradient of each gathered row; dgate (C) +=, dmu +=.
     void (*embed_backward)(void *de, void *dgate, void *dmu, const void *dx0, const void *x0,
                            const void *r, const int32_t *ids, const void *embed, const void *gate,
@@ -100,8 +100,8 @@ typedef struct Ops {
     // x = lambda[0] (x_in + sigmoid(skip_gate) skip) + lambda[1] x0; y = r x, r = rsqrt(mean x^2 +
     // eps).  All (T,D) but r (T). skip and skip_gate may be NULL. x may be x_in.
     void (*mix_norm_forward)(void *x, void *y, void *r, const void *x_in, const void *skip,
-                             const void *skip_gate, const void *x0, const void *lambda, int t, int d,
-                             double eps);
+                             const void *skip_gate, const void *x0, const void *lambda, int t,
+                             int d, double eps);
     // dx: gradient with respect to x along the residual; dy with respect to y. Total g = dx +
     // r (dy - y mean(dy y)).  dx = lambda0 g (in place: now the gradient of x_in); dskip = lambda0
     // sigma g; dx0 += lambda1 g; dlambda[0,1] +=, dskip_gate +=.
@@ -125,8 +125,8 @@ typedef struct Ops {
     // ---- attention (specification 2.4) ---------------------------------------------------------
     // From qkv (T,3,H,d) as the projection left it: q, k = rotary(norm(.)) per head, channel j < A
     // paired with j + d/2, rotation by minus the angle; v = s[0] v + s[1] ve[ids] (s[1] unused when
-    // ve is NULL).  out (T,3,H,d); cos, sin (at least T, A): A active frequencies; ve (V,D). out may
-    // be qkv.
+    // ve is NULL).  out (T,3,H,d); cos, sin (at least T, A): A active frequencies; ve (V,D). out
+    // may be qkv.
     void (*qkv_forward)(void *out, const void *qkv, const void *cos, const void *sin, int a,
                         const void *s, const void *ve, const int32_t *ids, int t, int h, int d,
                         double eps);
@@ -160,7 +160,8 @@ typedef struct Ops {
     // ---- head and loss (specification 2.6, 2.7, 3.1, 3.2) --------------------------------------
     // y = fp8(x / scale), the rounded quotient as a real. With `via_bf16` x is rounded to bf16
     // first, as the gradient of the logits is. y may be x.
-    void (*quantize)(void *y, const void *x, Fp8Format format, double scale, bool via_bf16, size_t n);
+    void (*quantize)(void *y, const void *x, Fp8Format format, double scale, bool via_bf16,
+                     size_t n);
     // loss[p] = -log softmax(cap sigmoid(u[p]/div))[target_p] over all V columns. With grad_scale
     // != 0, u is replaced by grad_scale dloss/du.  u (T,V), loss (T).
     void (*softcap_loss)(void *loss, void *u, const int32_t *targets, double grad_scale, int t,
@@ -170,8 +171,9 @@ typedef struct Ops {
 
     // ---- optimizers ----------------------------------------------------------------------------
     // One Adam step of a tensor with per-operation rounding to its state dtype (specification 4.2):
-    // m = R(R(b1 m) + (1-b1) g), v likewise with g^2, q = R(R(sqrt v) + eps), p = R(p - R(R(m/q) a)),
-    // a = step->adam_alpha lr_mul.  All arrays of n numbers; g, p of `dtype`, m and v of `dtype`.
+    // m = R(R(b1 m) + (1-b1) g), v likewise with g^2, q = R(R(sqrt v) + eps), p = R(p - R(R(m/q)
+    // a)), a = step->adam_alpha lr_mul.  All arrays of n numbers; g, p of `dtype`, m and v of
+    // `dtype`.
     void (*adam)(void *p, void *m, void *v, const void *g, DType dtype, size_t n,
                  const AdamConfig *config, const StepState *step);
     // NorMuon update of a bank; see muon.h.

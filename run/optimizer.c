@@ -82,10 +82,8 @@ static void adam_step(Optimizer *optimizer, BankId id)
     Gpt *gpt = optimizer->gpt;
     const Recipe *r = gpt_recipe(gpt);
     GptBank *b = gpt_bank(gpt, id);
-    const AdamConfig config = {.lr_mul = b->lr_mul[0],
-                               .beta1 = r->adam_beta1,
-                               .beta2 = r->adam_beta2,
-                               .eps = r->adam_eps};
+    const AdamConfig config = {
+        .lr_mul = b->lr_mul[0], .beta1 = r->adam_beta1, .beta2 = r->adam_beta2, .eps = r->adam_eps};
     if (b->count > 0)
         gpt_ops(gpt)->adam(b->param, optimizer->first[id], optimizer->second[id], b->grad, b->dtype,
                            bank_numbers(b), &config, gpt_step_state(gpt));

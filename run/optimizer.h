@@ -7,8 +7,9 @@
 
 typedef struct {
     Gpt *gpt;
-    void *first[GPT_BANKS];  // momentum (NorMuon) or m (Adam): like the parameters, in their dtype
-    void *second[GPT_BANKS]; // NorMuon: column statistics (count, cols); Adam: v, like the parameters
+    void *first[GPT_BANKS]; // momentum (NorMuon) or m (Adam): like the parameters, in their dtype
+    void *
+        second[GPT_BANKS]; // NorMuon: column statistics (count, cols); Adam: v, like the parameters
     void *work;
     size_t bytes; // taken in all
 } Optimizer;
@@ -19,9 +20,9 @@ void optimizer_free(Optimizer *optimizer);
 // Numbers in first[id] and second[id].
 size_t optimizer_first_size(const Optimizer *optimizer, BankId id);
 size_t optimizer_second_size(const Optimizer *optimizer, BankId id);
-// Updates the parameters at training step `step`, for which gpt_set_step has been called: Adam at the
-// steps where it is due, then NorMuon; refreshes working copies. Used gradients are cleared; Adam's
-// stay and go on summing until its next turn.
+// Updates the parameters at training step `step`, for which gpt_set_step has been called: Adam at
+// the steps where it is due, then NorMuon; refreshes working copies. Used gradients are cleared;
+// Adam's stay and go on summing until its next turn.
 void optimizer_step(Optimizer *optimizer, int step);
 
 #endif

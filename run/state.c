@@ -12,8 +12,8 @@ typedef struct {
     size_t bytes;
 } StateTensor;
 
-static void add(StateTensor *list, int *n, const char *bank, const char *suffix, SafetensorsDType type,
-                int ndim, const int64_t *shape, void *device)
+static void add(StateTensor *list, int *n, const char *bank, const char *suffix,
+                SafetensorsDType type, int ndim, const int64_t *shape, void *device)
 {
     StateTensor *t = &list[(*n)++];
     *t = (StateTensor){.device = device, .bytes = safetensors_dtype_size(type)};
@@ -112,15 +112,18 @@ bool state_save(const TrainState *state, const char *folder, int keep, char path
     SafetensorsTensor tensors[MAX_TENSORS];
     Metadata metadata = {0};
     const int n = list_tensors(state, list);
-    bool ok = put_metadata(state, &metadata, err) && checkpoint_path(path, folder, state->step, err);
+    bool ok =
+        put_metadata(state, &metadata, err) && checkpoint_path(path, folder, state->step, err);
     for (int i = 0; i < n; i++) {
         if (!list[i].device) {
             list[i].tensor.data = state->unigram->count;
         } else if (ok && list[i].bytes > 0) {
             void *staged = malloc(list[i].bytes);
             list[i].tensor.data = staged;
-            if (staged) ops->mem_get(staged, list[i].device, list[i].bytes);
-            else ok = fail(err, "out of memory while saving %s", path);
+            if (staged)
+                ops->mem_get(staged, list[i].device, list[i].bytes);
+            else
+                ok = fail(err, "out of memory while saving %s", path);
         }
         tensors[i] = list[i].tensor;
     }
@@ -146,7 +149,8 @@ bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, E
         snprintf(key, sizeof key, "recipe.%s", field);
         if (!metadata_get_string(metadata, key, &value, &why) ||
             !recipe_set(recipe, field, value, &why))
-            return fail(err, "%.200s is not a checkpoint of this version: %.200s", file->path, why.text);
+            return fail(err, "%.200s is not a checkpoint of this version: %.200s", file->path,
+                        why.text);
     }
     return true;
 }

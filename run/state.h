@@ -1,7 +1,8 @@
 // A training run as a checkpoint: parameters, optimizer state, pending gradients, the place in the
 // data, and the recipe, so that a resumed run continues bit for bit.
 //
-// Tensors are the model's banks (gpt.h), in backward order: `attn` (count, rows, cols) and so on, with
+// Tensors are the model's banks (gpt.h), in backward order: `attn` (count, rows, cols) and so on,
+// with
 // `.momentum` and `.second_moment` (NorMuon) or `.adam_m`, `.adam_v` and `.grad` (Adam: the sum of
 // gradients that waits for the next Adam update). `unigram` (vocabulary) counts the targets seen.
 #ifndef RUN_STATE_H

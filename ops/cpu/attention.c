@@ -1,5 +1,5 @@
-// Attention: QK-norm, rotary and value mix; windowed causal softmax attention over packed documents;
-// the output gate (specification 2.4, 3.3).
+// Attention: QK-norm, rotary and value mix; windowed causal softmax attention over packed
+// documents; the output gate (specification 2.4, 3.3).
 #include "cpu.h"
 
 enum { MAX_HEAD_DIM = 128, KEY_BLOCK = 64 };
@@ -81,7 +81,8 @@ void cpu_qkv_backward(void *dqkv, void *ds, void *dve, const void *dout, const v
             size_t row = (size_t)p * 3 * width;
             real *dx = (real *)dqkv + row;
             const real *dy = (const real *)dout + row, *x = (const real *)qkv + row;
-            const real *c = (const real *)cos + (size_t)p * a, *sn = (const real *)sin + (size_t)p * a;
+            const real *c = (const real *)cos + (size_t)p * a,
+                       *sn = (const real *)sin + (size_t)p * a;
             for (int i = 0; i < 2 * h; i++)
                 norm_rotary_backward(dx + i * d, dy + i * d, x + i * d, c, sn, a, d, eps);
             const real *dv = dy + 2 * width;
@@ -106,8 +107,10 @@ static int find_document(const int32_t *cu, int n_docs, int p)
     int low = 0, high = n_docs - 1; // cu[low] <= p always
     while (low < high) {
         int middle = (low + high + 1) / 2;
-        if (cu[middle] <= p) low = middle;
-        else high = middle - 1;
+        if (cu[middle] <= p)
+            low = middle;
+        else
+            high = middle - 1;
     }
     return low;
 }
@@ -226,7 +229,8 @@ void cpu_gate_forward(void *y, const void *o, const void *a, const void *gate, i
     for (int p = 0; p < t; p++)
         for (int i = 0; i < h; i++) {
             const size_t at = (size_t)p * width + i * d;
-            const real g = head_gate((const real *)gate + i * c, (const real *)a + (size_t)p * width, c);
+            const real g =
+                head_gate((const real *)gate + i * c, (const real *)a + (size_t)p * width, c);
             for (int j = 0; j < d; j++) ((real *)y)[at + j] = g * ((const real *)o)[at + j];
         }
 }
@@ -241,7 +245,8 @@ void cpu_gate_backward(void *d_o, void *da, void *dgate, const void *dy, const v
         for (int b = 0; b < SUM_BLOCKS; b++) {
             for (int j = 0; j < c; j++) sums[b][j] = 0;
             for (int p = block_start(b, t); p < block_start(b + 1, t); p++) {
-                const real *ap = (const real *)a + (size_t)p * width, *row = (const real *)gate + i * c;
+                const real *ap = (const real *)a + (size_t)p * width,
+                           *row = (const real *)gate + i * c;
                 const size_t at = (size_t)p * width + i * d;
                 const real g = head_gate(row, ap, c);
                 const real dz = g * (1 - g) * dot((const real *)dy + at, (const real *)o + at, d);

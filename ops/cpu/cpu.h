@@ -1,6 +1,6 @@
-// What the files of the CPU device share: the activation type `real`, widening and rounding of stored
-// values, and the operations' prototypes. Every file here is compiled twice, with real = float and,
-// under -DREAL_DOUBLE, with real = double; the renames below keep both in one program.
+// What the files of the CPU device share: the activation type `real`, widening and rounding of
+// stored values, and the operations' prototypes. Every file here is compiled twice, with real =
+// float and, under -DREAL_DOUBLE, with real = double; the renames below keep both in one program.
 #ifndef OPS_CPU_CPU_H
 #define OPS_CPU_CPU_H
 
@@ -51,7 +51,10 @@ typedef float real;
 #endif
 
 // dtype.h's access in `real`; in float the detour through double is exact and compiles away.
-static inline real load_stored(const void *p, DType t, size_t i) { return (real)dtype_get(p, t, i); }
+static inline real load_stored(const void *p, DType t, size_t i)
+{
+    return (real)dtype_get(p, t, i);
+}
 static inline void store_rounded(void *p, DType t, size_t i, real x)
 {
     dtype_set(p, t, i, (double)x);
@@ -61,16 +64,20 @@ static inline void store_rounded(void *p, DType t, size_t i, real x)
 static inline real round_stored(real x, DType t)
 {
     switch (t) {
-    case DT_F64: return x;
-    case DT_F32: return (real)(float)x;
-    case DT_BF16: return (real)round_bf16((float)x);
-    case DT_F16: return (real)round_f16((float)x);
+    case DT_F64:
+        return x;
+    case DT_F32:
+        return (real)(float)x;
+    case DT_BF16:
+        return (real)round_bf16((float)x);
+    case DT_F16:
+        return (real)round_f16((float)x);
     }
     return x;
 }
 
-// e^x. In float: 2^n e^r with |r| <= ln2/2 and a degree-6 polynomial, within 2 ulp, written without a
-// call or a branch so that loops over it become vector code. Underflows to 0 below -87.
+// e^x. In float: 2^n e^r with |r| <= ln2/2 and a degree-6 polynomial, within 2 ulp, written without
+// a call or a branch so that loops over it become vector code. Underflows to 0 below -87.
 static inline real real_exp(real x)
 {
 #ifdef REAL_DOUBLE
@@ -79,8 +86,10 @@ static inline real real_exp(real x)
     float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     float n = (clamped * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f; // x / ln2 to the nearest integer
     float r = (clamped - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;  // ln2 in two parts
-    float p = 1 + r * (1 + r * (0.5f + r * (0x1.555556p-3f +
-              r * (0x1.55555p-5f + r * (0x1.1112p-7f + r * 0x1.6c2p-10f)))));
+    float p =
+        1 +
+        r * (1 + r * (0.5f + r * (0x1.555556p-3f +
+                                  r * (0x1.55555p-5f + r * (0x1.1112p-7f + r * 0x1.6c2p-10f)))));
     float y = p * f32_from_bits((uint32_t)((int32_t)n + 127) << 23);
     return x < -87.0f ? 0.0f : x != x ? x : y;
 #endif
@@ -88,10 +97,13 @@ static inline real real_exp(real x)
 
 static inline real sigmoid(real x) { return 1 / (1 + real_exp(-x)); }
 
-// Parallel loops that also sum into a few numbers split their rows into this many blocks whatever the
-// number of threads, and add the blocks' sums in order: the bits do not depend on the threads.
+// Parallel loops that also sum into a few numbers split their rows into this many blocks whatever
+// the number of threads, and add the blocks' sums in order: the bits do not depend on the threads.
 enum { SUM_BLOCKS = 64 };
-static inline int block_start(int block, int rows) { return (int)((long)block * rows / SUM_BLOCKS); }
+static inline int block_start(int block, int rows)
+{
+    return (int)((long)block * rows / SUM_BLOCKS);
+}
 
 // The operations, as declared and described in ops.h.
 void cpu_load_param(void *weight, DType to, const void *param, DType from, size_t n);
@@ -117,8 +129,8 @@ void cpu_mix_norm_backward(void *dx, void *dskip, void *dx0, void *dlambda, void
                            const void *lambda, int t, int d);
 void cpu_norm_forward(void *y, void *r, const void *x, int t, int d, double eps);
 void cpu_norm_backward(void *dx, const void *dy, const void *y, const void *r, int t, int d);
-void cpu_backout_norm_forward(void *y, void *r, const void *x, const void *x_back,
-                              const void *beta, int t, int d, double eps);
+void cpu_backout_norm_forward(void *y, void *r, const void *x, const void *x_back, const void *beta,
+                              int t, int d, double eps);
 void cpu_backout_norm_backward(void *dx, void *dx_back, void *dbeta, const void *dy, const void *y,
                                const void *r, const void *x_back, const void *beta, int t, int d);
 void cpu_add(void *dst, const void *src, size_t n);

@@ -1,4 +1,5 @@
-// Token embedding with smear and norm, and the gradient of embedding tables (specification 2.2, 3.3).
+// Token embedding with smear and norm, and the gradient of embedding tables
+// (specification 2.2, 3.3).
 #include "cpu.h"
 
 // sigmoid(gate . e[0..c))

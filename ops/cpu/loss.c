@@ -1,5 +1,5 @@
-// The MLP's activation, the head's fp8 operands, and the softcapped cross-entropy (specification 2.5
-// to 2.7 and 3.1, 3.2).
+// The MLP's activation, the head's fp8 operands, and the softcapped cross-entropy
+// (specification 2.5 to 2.7 and 3.1, 3.2).
 #include "cpu.h"
 
 void cpu_relu2_forward(void *r, const void *h, size_t n)
@@ -36,8 +36,8 @@ void cpu_quantize(void *y, const void *x, Fp8Format format, double scale, bool v
     }
 }
 
-// One row: s = sigmoid(u/div) replaces u, then the log-sum-exp of cap s, then the gradient replaces s:
-// d loss/du = (cap/div) s (1 - s) (softmax - onehot).
+// One row: s = sigmoid(u/div) replaces u, then the log-sum-exp of cap s, then the gradient replaces
+// s: d loss/du = (cap/div) s (1 - s) (softmax - onehot).
 static real softcap_row(real *u, int target, real grad_scale, int v, real cap, real div)
 {
     real max = 0, sum = 0; // sigmoid is never below 0

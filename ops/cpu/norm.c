@@ -1,4 +1,5 @@
-// RMS norm and the residual stream around it: lambda-mix, skip, backout (specification 2.1, 2.3, 2.6).
+// RMS norm and the residual stream around it: lambda-mix, skip, backout
+// (specification 2.1, 2.3, 2.6).
 #include "cpu.h"
 
 // r = rsqrt(mean x^2 + eps) of one row, and y = r x.
@@ -25,7 +26,8 @@ void cpu_norm_forward(void *y, void *r, const void *x, int t, int d, double eps)
 {
 #pragma omp parallel for
     for (int p = 0; p < t; p++)
-        ((real *)r)[p] = norm_row((real *)y + (size_t)p * d, (const real *)x + (size_t)p * d, d, eps);
+        ((real *)r)[p] =
+            norm_row((real *)y + (size_t)p * d, (const real *)x + (size_t)p * d, d, eps);
 }
 
 void cpu_norm_backward(void *dx, const void *dy, const void *y, const void *r, int t, int d)
@@ -101,8 +103,8 @@ void cpu_mix_norm_backward(void *dx, void *dskip, void *dx0, void *dlambda, void
     if (skip) *(real *)dskip_gate += (real)((double)(l0 * g * (1 - g)) * total[2]);
 }
 
-void cpu_backout_norm_forward(void *y, void *r, const void *x, const void *x_back,
-                              const void *beta, int t, int d, double eps)
+void cpu_backout_norm_forward(void *y, void *r, const void *x, const void *x_back, const void *beta,
+                              int t, int d, double eps)
 {
     const real b = *(const real *)beta;
 #pragma omp parallel for

@@ -42,7 +42,8 @@ static void model_randomize(Gpt *gpt, double scale)
     for (int id = 0; id < GPT_BANKS; id++) {
         GptBank *b = gpt_bank(gpt, (BankId)id);
         for (size_t i = 0; i < model_bank_size(b); i++)
-            dtype_set(b->param, b->dtype, i, dtype_get(b->param, b->dtype, i) + scale * model_random());
+            dtype_set(b->param, b->dtype, i,
+                      dtype_get(b->param, b->dtype, i) + scale * model_random());
         gpt_load_weights(gpt, (BankId)id);
     }
 }
@@ -65,7 +66,8 @@ static void model_batch(ModelBatch *m, int vocab, const int *lengths)
         m->ids[p] = (int32_t)((model_random() + 1) / 2 * vocab);
         m->targets[p] = (int32_t)((model_random() + 1) / 2 * vocab);
     }
-    m->batch = (GptBatch){.ids = m->ids, .targets = m->targets, .cu = m->cu, .n_docs = docs, .tokens = t};
+    m->batch =
+        (GptBatch){.ids = m->ids, .targets = m->targets, .cu = m->cu, .n_docs = docs, .tokens = t};
 }
 
 #endif

@@ -56,17 +56,34 @@ static void check_model(const char *const *fields, const int *lengths)
 
 TEST(narrow_heads_all_features)
 {
-    const char *fields[] = {"layers", "- smv1 lmv0 m<1 smb lmv1<2", "heads", "2", "head_dim", "64",
-                            "vocab_size", "60", "micro_batch", "64", "val_chunk", "64", "val_tokens",
-                            "64", "window_block", "4", "head", "full", NULL};
+    const char *fields[] = {"layers",
+                            "- smv1 lmv0 m<1 smb lmv1<2",
+                            "heads",
+                            "2",
+                            "head_dim",
+                            "64",
+                            "vocab_size",
+                            "60",
+                            "micro_batch",
+                            "64",
+                            "val_chunk",
+                            "64",
+                            "val_tokens",
+                            "64",
+                            "window_block",
+                            "4",
+                            "head",
+                            "full",
+                            NULL};
     check_model(fields, (int[]){1, 30, 0, 3, 29, 1, 0, -1});
 }
 
 TEST(wide_head_one_document)
 {
-    const char *fields[] = {"layers", "sm m lmv0<0b", "heads", "1", "head_dim", "128", "vocab_size",
-                            "60", "micro_batch", "40", "val_chunk", "40", "val_tokens", "40",
-                            "window_block", "8", "head", "full", NULL};
+    const char *fields[] = {"layers",     "sm m lmv0<0b", "heads",        "1",  "head_dim",  "128",
+                            "vocab_size", "60",           "micro_batch",  "40", "val_chunk", "40",
+                            "val_tokens", "40",           "window_block", "8",  "head",      "full",
+                            NULL};
     check_model(fields, (int[]){40, -1});
 }
 

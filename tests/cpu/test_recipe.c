@@ -189,14 +189,15 @@ TEST(layer_table_refusals)
                    "slot 2, \"sm<0\": the skip comes from a slot that is not executed");
     refused_layers("smb m m m m m m m m m m m m m m m m m m m m m m m m m m m m m m m m",
                    "more than 32");
+    refused_layers("smb m<0 m<0", "takes that skip already");
 }
 
 TEST(layer_table_accepts)
 {
     Recipe r = made("tiny");
     Error err = {""};
-    // letters in any order, spaces anywhere, a source used twice, two slots without gates between
-    CHECK(recipe_set(&r, "layers", "  smb   - m<0v0s ml<0 ", &err) && recipe_finish(&r, &err), "%s",
+    // letters in any order, spaces anywhere, a slot that is not executed between
+    CHECK(recipe_set(&r, "layers", "  smb   - m<0v0s ml<2 ", &err) && recipe_finish(&r, &err), "%s",
           err.text);
     CHECK(r.n_slots == 4 && r.n_skips == 2 && r.last_slot == 3 && r.backout_slot == 0);
     CHECK(recipe_skip_gate(&r, 0) == -1 && recipe_skip_gate(&r, 2) == 0 &&
@@ -216,7 +217,7 @@ static void refused(const char *field, const char *value, const char *hint)
 TEST(fields_that_do_not_fit_together)
 {
     refused("head_dim", "96", "64 or 128");
-    refused("gate_channels", "129", "at most 128");
+    refused("gate_channels", "65", "1 to 64");
     refused("rotary_active", "33", "at most 32");
     refused("yarn_beta", "1", "must be more than");
     refused("val_chunk", "8191", "not a multiple");
