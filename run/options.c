@@ -136,30 +136,45 @@ void options_help(const Recipe *recipe, FILE *out)
     recipe_help(recipe, out);
 }
 
-// Adds text to a string of `size` bytes, as much as fits.
-static void append(char *text, size_t size, const char *format, const char *name, const char *value)
+static void append(char *text, size_t size, char c)
 {
     size_t n = strlen(text);
-    if (n + 1 < size) snprintf(text + n, size - n, format, name, value);
+    if (n + 1 < size) text[n] = c, text[n + 1] = '\0';
+}
+
+// Adds "option value " to a string of `size` bytes, as much as fits, the value quoted for a shell
+// where it needs it.
+static void append_option(char *text, size_t size, const Field *field, const char *value)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "-_./:=,+@%";
+    char option[64];
+    const bool quoted = !value[0] || value[strspn(value, plain)];
+    for (const char *c = field_option(field, option, sizeof option); *c; c++)
+        append(text, size, *c);
+    append(text, size, ' ');
+    if (quoted) append(text, size, '\'');
+    for (const char *c = value; *c; c++)
+        if (*c != '\'')
+            append(text, size, *c);
+        else
+            for (const char *e = "'\\''"; *e; e++) append(text, size, *e);
+    if (quoted) append(text, size, '\'');
+    append(text, size, ' ');
 }
 
 char *options_describe(const Options *options, char *text, size_t size)
 {
-    char option[64], value[1024], usual[1024];
+    char value[1024], usual[1024];
     text[0] = '\0';
     for (const Field *field = table; field->name; field++) {
         field_get(field, options, value, sizeof value);
-        if (!strcmp(value, field_get(field, &defaults, usual, sizeof usual))) continue;
-        field_option(field, option, sizeof option);
-        append(text, size, strchr(value, ' ') ? "%s \"%s\" " : "%s %s ", option, value);
+        if (strcmp(value, field_get(field, &defaults, usual, sizeof usual)))
+            append_option(text, size, field, value);
     }
-    for (int i = 0; recipe_fields()[i].name; i++) {
-        const char *given = options->change[i];
-        if (!given) continue;
-        field_option(&recipe_fields()[i], option, sizeof option);
-        append(text, size, !given[0] || strchr(given, ' ') ? "%s \"%s\" " : "%s %s ", option,
-               given);
-    }
+    for (int i = 0; recipe_fields()[i].name; i++)
+        if (options->change[i])
+            append_option(text, size, &recipe_fields()[i], options->change[i]);
     size_t n = strlen(text);
     if (n) text[n - 1] = '\0';
     return text;

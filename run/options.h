@@ -48,8 +48,8 @@ bool options_recipe(const Options *options, const char *otherwise, Recipe *recip
 bool options_apply(const Options *options, Recipe *recipe, Error *err);
 // The text of --help: usage, the options, then the recipe's fields with `recipe`'s values.
 void options_help(const Recipe *recipe, FILE *out);
-// The options that are not at their defaults, as a command line without the program's name; returns
-// `text`.
+// The options that are not at their defaults, as a shell's command line without the program's name;
+// returns `text`.
 char *options_describe(const Options *options, char *text, size_t size);
 
 #endif

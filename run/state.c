@@ -104,10 +104,39 @@ static bool put_metadata(const TrainState *state, Metadata *metadata, Error *err
     return ok;
 }
 
+// Whether no number is infinite or not-a-number: then its exponent is all ones.
+static bool all_finite(const void *data, SafetensorsDType type, size_t bytes)
+{
+    const uint64_t *f64 = data;
+    const uint32_t *f32 = data;
+    const uint16_t *bf16 = data;
+    const size_t n = bytes / safetensors_dtype_size(type);
+    bool finite = true;
+    for (size_t i = 0; finite && i < n; i++)
+        finite = type == ST_F64   ? (f64[i] >> 52 & 0x7ff) != 0x7ff
+                 : type == ST_F32 ? (f32[i] >> 23 & 0xff) != 0xff
+                                  : (bf16[i] >> 7 & 0xff) != 0xff;
+    return finite;
+}
+
+// Copies a tensor from the device. A state that is not finite is refused, so that the checkpoints
+// kept are ones to go back to.
+static bool stage(const TrainState *state, StateTensor *t, Error *err)
+{
+    if (t->bytes == 0) return true;
+    void *staged = malloc(t->bytes);
+    t->tensor.data = staged;
+    if (!staged) return fail(err, "out of memory while saving step %d", state->step);
+    gpt_ops(state->gpt)->mem_get(staged, t->device, t->bytes);
+    return all_finite(staged, t->tensor.dtype, t->bytes) ||
+           fail(err, "step %d left numbers in %s that are infinite or not numbers: it is not saved "
+                     "(earlier checkpoints are intact); resume from the last one with a lower "
+                     "learning rate", state->step, t->name);
+}
+
 bool state_save(const TrainState *state, const char *folder, int keep, char path[FILE_PATH_MAX],
                 Error *err)
 {
-    const Ops *ops = gpt_ops(state->gpt);
     StateTensor list[MAX_TENSORS];
     SafetensorsTensor tensors[MAX_TENSORS];
     Metadata metadata = {0};
@@ -115,16 +144,10 @@ bool state_save(const TrainState *state, const char *folder, int keep, char path
     bool ok =
         put_metadata(state, &metadata, err) && checkpoint_path(path, folder, state->step, err);
     for (int i = 0; i < n; i++) {
-        if (!list[i].device) {
+        if (!list[i].device)
             list[i].tensor.data = state->unigram->count;
-        } else if (ok && list[i].bytes > 0) {
-            void *staged = malloc(list[i].bytes);
-            list[i].tensor.data = staged;
-            if (staged)
-                ops->mem_get(staged, list[i].device, list[i].bytes);
-            else
-                ok = fail(err, "out of memory while saving %s", path);
-        }
+        else
+            ok = ok && stage(state, &list[i], err);
         tensors[i] = list[i].tensor;
     }
     ok = ok && checkpoint_save(folder, state->step, tensors, n, &metadata, keep, err);

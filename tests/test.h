@@ -16,7 +16,7 @@ static int tests_passed, tests_failed, checks_failed;
     do {                                                                                           \
         if (!(cond)) {                                                                             \
             checks_failed++;                                                                       \
-            fprintf(stderr, "%s:%d: not true: %s", __FILE__, __LINE__, #cond);                    \
+            fprintf(stderr, "%s:%d: not true: %s", __FILE__, __LINE__, #cond);                     \
             fprintf(stderr, " " __VA_ARGS__);                                                      \
             fputc('\n', stderr);                                                                   \
         }                                                                                          \

@@ -4,7 +4,20 @@
 
 enum { MAX_HEAD_DIM = 128, KEY_BLOCK = 64 };
 
-static real dot(const real *a, const real *b, int d)
+// The loops over a head's channels are written once and compiled for the two widths that recipes
+// allow (and once for any): with d a constant they unroll into registers.
+#define INLINE static inline __attribute__((always_inline))
+#define FOR_HEAD_DIM(d, call)                                                                      \
+    do {                                                                                           \
+        if ((d) == 64)                                                                             \
+            call(64);                                                                              \
+        else if ((d) == 128)                                                                       \
+            call(128);                                                                             \
+        else                                                                                       \
+            call(d);                                                                               \
+    } while (0)
+
+INLINE real dot(const real *a, const real *b, int d)
 {
     real sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -12,7 +25,7 @@ static real dot(const real *a, const real *b, int d)
     return sum;
 }
 
-static void axpy(real *y, real a, const real *x, int d)
+INLINE void axpy(real *y, real a, const real *x, int d)
 {
 #pragma omp simd
     for (int j = 0; j < d; j++) y[j] += a * x[j];
@@ -119,11 +132,10 @@ static int max_int(int a, int b) { return a > b ? a : b; }
 static int min_int(int a, int b) { return a < b ? a : b; }
 
 // One query and head: running maximum and sum over blocks of keys (online softmax).
-static real attend(real *o, const real *q, const real *k, const real *v, size_t stride, int first,
+INLINE real attend(real *out, const real *q, const real *k, const real *v, size_t stride, int first,
                    int last, real scale, int d)
 {
-    real max = -INFINITY, sum = 0, weight[KEY_BLOCK];
-    for (int j = 0; j < d; j++) o[j] = 0;
+    real max = -INFINITY, sum = 0, weight[KEY_BLOCK], o[MAX_HEAD_DIM] = {0};
     for (int start = first; start <= last; start += KEY_BLOCK) {
         int n = min_int(KEY_BLOCK, last + 1 - start);
         real block_max = max;
@@ -144,7 +156,7 @@ static real attend(real *o, const real *q, const real *k, const real *v, size_t 
         }
         for (int i = 0; i < n; i++) axpy(o, weight[i], v + (size_t)(start + i) * stride, d);
     }
-    for (int j = 0; j < d; j++) o[j] /= sum;
+    for (int j = 0; j < d; j++) out[j] = o[j] / sum;
     return max + (real)log((double)sum);
 }
 
@@ -158,12 +170,44 @@ void cpu_attention_forward(void *o, void *lse, const void *qkv, const int32_t *c
     for (int p = 0; p < t; p++) {
         const int first = max_int(cu[find_document(cu, n_docs, p)], p - w);
         for (int i = 0; i < h; i++) {
-            const real *base = (const real *)qkv + i * d;
-            ((real *)lse)[(size_t)p * h + i] =
-                attend((real *)o + (size_t)p * width + i * d, base + p * stride, base + width,
-                       base + 2 * width, stride, first, p, sc, d);
+            const real *q = (const real *)qkv + (size_t)p * stride + i * d;
+            const real *k = (const real *)qkv + width + i * d;
+            real *op = (real *)o + (size_t)p * width + i * d, l = 0;
+#define CALL(dim) l = attend(op, q, k, k + width, stride, first, p, sc, dim)
+            FOR_HEAD_DIM(d, CALL);
+#undef CALL
+            ((real *)lse)[(size_t)p * h + i] = l;
         }
     }
+}
+
+// dQ of one query and head: over its keys first .. last.
+INLINE void query_gradient(real *dq, const real *q, const real *k, const real *v, const real *d_o,
+                           size_t stride, int first, int last, real scale, real lse, real delta,
+                           int d)
+{
+    real sum[MAX_HEAD_DIM] = {0};
+    for (int j = first; j <= last; j++) {
+        const real *kj = k + (size_t)j * stride;
+        real prob = real_exp(scale * dot(q, kj, d) - lse);
+        axpy(sum, scale * prob * (dot(d_o, v + (size_t)j * stride, d) - delta), kj, d);
+    }
+    for (int c = 0; c < d; c++) dq[c] = sum[c];
+}
+
+// dK and dV of one key and head: over its queries first .. last, h rows apart in lse and delta.
+INLINE void key_gradient(real *dk, real *dv, const real *k, const real *v, const real *q,
+                         const real *d_o, const real *lse, const real *delta, size_t stride, int h,
+                         int first, int last, real scale, int d)
+{
+    real sum_k[MAX_HEAD_DIM] = {0}, sum_v[MAX_HEAD_DIM] = {0};
+    for (int p = first; p <= last; p++) {
+        const real *qp = q + (size_t)p * stride, *dop = d_o + (size_t)p * (size_t)(h * d);
+        real prob = real_exp(scale * dot(qp, k, d) - lse[(size_t)p * h]);
+        axpy(sum_v, prob, dop, d);
+        axpy(sum_k, scale * prob * (dot(dop, v, d) - delta[(size_t)p * h]), qp, d);
+    }
+    for (int c = 0; c < d; c++) dk[c] = sum_k[c], dv[c] = sum_v[c];
 }
 
 // dQ gathers over a query's keys; dK and dV over a key's queries. The probabilities are recomputed
@@ -174,41 +218,34 @@ void cpu_attention_backward(void *dqkv, void *delta, const void *d_o, const void
 {
     const int width = h * d, w = *window;
     const size_t stride = (size_t)3 * width;
-    const real sc = (real)*scale, *l = lse;
-    real *del = delta;
+    const real sc = (real)*scale, *l = lse, *in = qkv, *grad = d_o;
+    real *out = dqkv, *del = delta;
 #pragma omp parallel for schedule(dynamic, 16)
     for (int p = 0; p < t; p++) { // delta and dQ
         const int first = max_int(cu[find_document(cu, n_docs, p)], p - w);
         for (int i = 0; i < h; i++) {
-            const real *q = (const real *)qkv + (size_t)p * stride + i * d;
-            const real *k = (const real *)qkv + width + i * d, *v = k + width;
-            const real *dop = (const real *)d_o + (size_t)p * width + i * d;
-            real *dq = (real *)dqkv + (size_t)p * stride + i * d;
-            const size_t ph = (size_t)p * h + i;
+            const size_t row = (size_t)p * stride + i * d, ph = (size_t)p * h + i;
+            const real *k = in + width + i * d, *dop = grad + (size_t)p * width + i * d;
             del[ph] = dot(dop, (const real *)o + (size_t)p * width + i * d, d);
-            for (int c = 0; c < d; c++) dq[c] = 0;
-            for (int j = first; j <= p; j++) {
-                real prob = real_exp(sc * dot(q, k + (size_t)j * stride, d) - l[ph]);
-                real ds = prob * (dot(dop, v + (size_t)j * stride, d) - del[ph]);
-                axpy(dq, sc * ds, k + (size_t)j * stride, d);
-            }
+#define CALL(dim)                                                                                  \
+    query_gradient(out + row, in + row, k, k + width, dop, stride, first, p, sc, l[ph], del[ph],   \
+                   dim)
+            FOR_HEAD_DIM(d, CALL);
+#undef CALL
         }
     }
 #pragma omp parallel for schedule(dynamic, 16)
     for (int j = 0; j < t; j++) { // dK and dV
         const int last = min_int(cu[find_document(cu, n_docs, j) + 1] - 1, j + w);
         for (int i = 0; i < h; i++) {
-            const real *k = (const real *)qkv + (size_t)j * stride + width + i * d, *v = k + width;
-            real *dk = (real *)dqkv + (size_t)j * stride + width + i * d, *dv = dk + width;
-            for (int c = 0; c < d; c++) dk[c] = dv[c] = 0;
-            for (int p = j; p <= last; p++) {
-                const real *q = (const real *)qkv + (size_t)p * stride + i * d;
-                const real *dop = (const real *)d_o + (size_t)p * width + i * d;
-                const size_t ph = (size_t)p * h + i;
-                real prob = real_exp(sc * dot(q, k, d) - l[ph]);
-                axpy(dv, prob, dop, d);
-                axpy(dk, sc * prob * (dot(dop, v, d) - del[ph]), q, d);
-            }
+            const size_t row = (size_t)j * stride + width + i * d;
+            const real *k = in + row;
+            real *dk = out + row;
+#define CALL(dim)                                                                                  \
+    key_gradient(dk, dk + width, k, k + width, in + i * d, grad + i * d, l + i, del + i, stride,   \
+                 h, j, last, sc, dim)
+            FOR_HEAD_DIM(d, CALL);
+#undef CALL
         }
     }
 }

@@ -7,8 +7,9 @@
 // kernel for every size. The three kinds differ in nothing but the strides that packing reads with.
 // Few rows do not repay packing and go through matmul_rows, which also serves when memory is short.
 //
-// Bound by the multiply-add units. On a Zen 4 core with AVX-512 float runs at 95 to 107 GFLOP/s on
-// one core, and 0.8 to 1.1 of OpenBLAS 0.3.21 over the shapes of training; bench/matmul_bench.c.
+// Bound by the multiply-add units: on one Zen 4 core with AVX-512 (124 GFLOP/s measured with
+// registers alone) float runs at 96 to 110, 0.97 to 1.06 of OpenBLAS 0.3.21, where M, N and K are
+// in the hundreds; less where C's memory traffic bounds it (K = 64: 77). See bench/matmul_bench.c.
 //
 // Order of the sum. KC splits K in the same way whatever the number of threads, and one thread
 // computes a whole tile: the result depends on shapes alone, bit for bit.
