@@ -50,11 +50,15 @@ $(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(DATA)
 $(CORPUS): $(BUILD)/make_corpus
 	$(BUILD)/make_corpus -o $(@D)
 
-$(BUILD)/%.o: %.c
+# Everything is built again when the compiler or its flags change.
+FLAGS := $(CC) $(ALL_CFLAGS) $(LDLIBS)
+$(shell mkdir -p $(BUILD); echo '$(FLAGS)' | cmp -s - $(BUILD)/flags || echo '$(FLAGS)' >$(BUILD)/flags)
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -c $< -o $@
 
-$(BUILD)/%.f64.o: %.c # the CPU device once more, in double
+$(BUILD)/%.f64.o: %.c $(BUILD)/flags # the CPU device once more, in double
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -DREAL_DOUBLE -MMD -c $< -o $@
 

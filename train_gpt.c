@@ -3,6 +3,7 @@
 // The program from top to bottom: options; the device and the recipe; memory; data; the start-up
 // table; the one training loop; samples, curve and report. Everything the loop calls has a header
 // with its name in run/ (files, logs, data), gpt/ (the model) or ops/ (the arithmetic).
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -30,7 +31,10 @@ typedef struct {
     Recipe recipe;
     bool real_storage;
     const Ops *ops;
+    const char *program; // as it was called
     char folder[512], checkpoints[576];
+    char saved[FILE_PATH_MAX]; // the last checkpoint, "" before there is one
+    int saved_step;
     char train_files[1024], val_files[1024];
     Safetensors resume; // open while a run resumes
     bool resuming;
@@ -84,12 +88,18 @@ static bool choose_recipe(Run *run, Error *err)
                         sizeof run->folder, err))
             return false;
         snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", run->folder);
+        if (access(run->checkpoints, F_OK))
+            return fail(err, "%.256s has no checkpoint to continue from: start again with another --run, "
+                             "or none", run->folder);
         if (!checkpoint_latest(run->checkpoints, path, &warning, err)) return false;
         if (warning.text[0]) fprintf(stderr, "warning: %s\n", warning.text);
     }
     run->resuming = checkpoint_open(&run->resume, path, err);
-    return run->resuming && state_recipe(&run->resume, &run->recipe, &run->real_storage, err) &&
-           options_apply(o, &run->recipe, err);
+    if (!run->resuming || !state_recipe(&run->resume, &run->recipe, &run->real_storage, err))
+        return false;
+    if (!run->real_storage && !strcmp(o->storage, "real"))
+        return fail(err, "--storage real: %.256s has the storage of its recipe, and keeps it", path);
+    return options_apply(o, &run->recipe, err);
 }
 
 // The speedrun recipe on a CPU takes weeks: only for who asks for it.
@@ -119,10 +129,32 @@ static void choose_data(Run *run)
                        : "data/fineweb10B/fineweb_val_*.bin");
 }
 
-// The run's folder: the checkpoint's when one is resumed from runs/NAME/checkpoints/.
+// Whether the checkpoint given is the newest of a run, FOLDER/checkpoints/step_N.safetensors: then
+// FOLDER is continued. An older one begins a run of its own, as what came after it is kept.
+static bool continues_a_run(Run *run)
+{
+    const Options *o = &run->options;
+    char folder[FILE_PATH_MAX], newest[FILE_PATH_MAX], log[FILE_PATH_MAX + 16];
+    Error unused;
+    snprintf(folder, sizeof folder, "%s", o->resume);
+    char *slash = strrchr(folder, '/');
+    if (!slash) return false;
+    *slash = '\0';
+    if (!checkpoint_latest(folder, newest, &unused, &unused) || strcmp(newest, o->resume)) return false;
+    slash = strrchr(folder, '/');
+    if (!slash || strcmp(slash, "/checkpoints")) return false;
+    *slash = '\0';
+    slash = strrchr(folder, '/');
+    if (o->run[0] && strcmp(o->run, slash ? slash + 1 : folder)) return false;
+    snprintf(log, sizeof log, "%s/log.jsonl", folder);
+    if (access(log, F_OK) || strlen(folder) >= sizeof run->folder) return false;
+    memcpy(run->folder, folder, strlen(folder) + 1);
+    return true;
+}
+
 static bool choose_folder(Run *run, Error *err)
 {
-    if (!run->folder[0] &&
+    if (!run->folder[0] && !(run->resuming && continues_a_run(run)) &&
         !log_folder("runs", run->options.run, run->recipe.name, false, run->folder,
                     sizeof run->folder, err))
         return false;
@@ -143,7 +175,12 @@ static bool open_model(Run *run, Error *err)
                               .optimizer = &run->optimizer,
                               .unigram = &run->unigram,
                               .seed = run->options.seed};
-    if (run->resuming) return state_load(&run->state, &run->resume, err);
+    if (run->resuming) {
+        snprintf(run->saved, sizeof run->saved, "%s", run->resume.path);
+        if (!state_load(&run->state, &run->resume, err)) return false;
+        run->saved_step = run->state.step;
+        return true;
+    }
     gpt_init(run->gpt, (uint64_t)run->options.seed);
     return true;
 }
@@ -222,12 +259,13 @@ static double validate(Run *run)
     return sum / run->val.calls;
 }
 
-static bool save_checkpoint(Run *run, char path[FILE_PATH_MAX], Error *err)
+static bool save_checkpoint(Run *run, Error *err)
 {
     const double start = now_ms();
     run->state.cursor = loader_cursor(run->loader);
-    if (!state_save(&run->state, run->checkpoints, run->options.keep, path, err)) return false;
-    log_checkpoint(run->log, run->state.step, path, (now_ms() - start) / 1e3);
+    if (!state_save(&run->state, run->checkpoints, run->options.keep, run->saved, err)) return false;
+    run->saved_step = run->state.step;
+    log_checkpoint(run->log, run->state.step, run->saved, (now_ms() - start) / 1e3);
     return true;
 }
 
@@ -250,14 +288,21 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
 
 static bool not_a_number(const Run *run, const char *what, int step, Error *err)
 {
-    return fail(err, "the %s is not a number at step %d: nothing was saved since the last checkpoint in %s; "
-                     "resume from it with --resume and a lower learning rate", what, step, run->checkpoints);
+    char advice[512];
+    if (!run->saved[0])
+        snprintf(advice, sizeof advice, "start again");
+    else if (run->saved_step == step)
+        snprintf(advice, sizeof advice, "these are the weights of %.256s: resume from an earlier one",
+                 run->saved);
+    else
+        snprintf(advice, sizeof advice, "resume from %.256s", run->saved);
+    return fail(err, "the %s is not a number at step %d; %s with a lower learning rate (--muon-lr, "
+                     "--adam-lr)", what, step, advice);
 }
 
 static bool train(Run *run, double *final_loss, Error *err)
 {
     const Recipe *r = &run->recipe;
-    char path[FILE_PATH_MAX];
     for (int step = run->state.step;; step++) {
         const bool last = step == run->end;
         gpt_set_step(run->gpt, step);
@@ -266,7 +311,7 @@ static bool train(Run *run, double *final_loss, Error *err)
             log_val(run->log, step, run->end, *final_loss, run->state.train_ms);
             if (!isfinite(*final_loss)) return not_a_number(run, "validation loss", step, err);
         }
-        if (last || interrupted) return save_checkpoint(run, path, err);
+        if (last || interrupted) return save_checkpoint(run, err);
 
         const double start = now_ms();
         double loss;
@@ -290,7 +335,7 @@ static bool train(Run *run, double *final_loss, Error *err)
         log_step(run->log, &entry);
         const int every = run->options.checkpoint_every;
         if (every > 0 && (step + 1) % every == 0 && step + 1 < run->end &&
-            !save_checkpoint(run, path, err))
+            !save_checkpoint(run, err))
             return false;
     }
 }
@@ -303,8 +348,8 @@ static bool write_samples(Run *run, Error *err)
     if (run->recipe.vocab_size != 257) return true; // other vocabularies need a tokenizer
     char *text = malloc((size_t)o->sample_tokens + 1);
     if (!text) return fail(err, "out of memory for samples");
-    for (int i = 0; i < o->samples; i++) {
-        int n = sample_document(run->gpt, (uint64_t)o->seed * 1000 + (uint64_t)i, o->temperature,
+    for (int i = 0; i < o->samples && !interrupted; i++) {
+        int n = sample_document(run->gpt, (uint64_t)run->state.seed * 1000 + (uint64_t)i, o->temperature,
                                 o->sample_tokens, text);
         if (n >= 0) log_sample(run->log, run->state.step, text, (size_t)n);
     }
@@ -347,6 +392,22 @@ static bool draw_curve(Run *run, Error *err)
     return true;
 }
 
+// The command line that continues a stopped run: what was given, but for the recipe, which the
+// checkpoint has.
+static void say_how_to_continue(Run *run)
+{
+    Options o = run->options;
+    char command[4096];
+    const char *name = strncmp(run->folder, "runs/", 5) ? NULL : run->folder + 5;
+    o.recipe[0] = '\0';
+    memset(o.change, 0, sizeof o.change);
+    snprintf(o.run, sizeof o.run, "%s", name ? name : "");
+    snprintf(o.resume, sizeof o.resume, "latest");
+    if (!name) snprintf(o.resume, sizeof o.resume, "%.1000s", run->saved);
+    log_line(run->log, "stopped after step %d; continue with: %s %s", run->state.step, run->program,
+             options_describe(&o, command, sizeof command));
+}
+
 static bool run_all(Run *run, Error *err)
 {
     double loss = NAN;
@@ -354,10 +415,11 @@ static bool run_all(Run *run, Error *err)
     const Options *o = &run->options;
     run->end = o->steps > 0 && o->steps < run->recipe.total_steps ? o->steps : run->recipe.total_steps;
     choose_data(run);
-    if (!open_model(run, err) || !open_data(run, err) || !choose_folder(run, err)) return false;
+    if (!open_model(run, err)) return false;
     if (run->state.step >= run->end)
         return fail(err, "the checkpoint has all %d steps already: give more with --steps or "
                          "--scheduled-steps", run->end);
+    if (!open_data(run, err) || !choose_folder(run, err)) return false;
     run->log = log_open(run->folder, run->resuming, err);
     if (!run->log) return false;
 
@@ -367,9 +429,7 @@ static bool run_all(Run *run, Error *err)
     print_table(run);
     if (!train(run, &loss, err) || !draw_curve(run, err)) return false;
     if (run->state.step < run->end) {
-        const char *name = strrchr(run->folder, '/');
-        log_line(run->log, "stopped after step %d; continue with: ./train_gpt --run %s --resume",
-                 run->state.step, name ? name + 1 : run->folder);
+        say_how_to_continue(run);
         return true;
     }
     report(run, loss);
@@ -393,33 +453,55 @@ static int answer_question(const Options *options, Error *err)
 {
     Recipe recipe;
     if (options->version) return puts(version), 1;
-    if (!options->resume[0] && !options_recipe(options, "tiny", &recipe, err)) return -1;
-    if (!options->help && !options->print_recipe) return 0;
+    const bool question = options->help || options->print_recipe;
+    if (options->resume[0] && !question) return 0;
+    if (!options_recipe(options, "tiny", &recipe, err)) return -1;
+    if (!question) return 0;
     if (options->help) options_help(&recipe, stdout);
     else recipe_print(&recipe, stdout);
     return 1;
+}
+
+// An answer that could not be written whole, say to a full disk, is a failure.
+static int finish_answer(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
+    fprintf(stderr, "error: cannot write to standard output: %s\n", strerror(errno));
+    return 1;
+}
+
+// Signals finish the step, save and stop. A second one ends the program at once.
+static void catch_signals(void)
+{
+    const struct sigaction once = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    const struct sigaction always = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    struct sigaction hangup;
+    sigaction(SIGINT, &once, NULL);
+    sigaction(SIGTERM, &once, NULL);
+    if (!sigaction(SIGHUP, NULL, &hangup) && hangup.sa_handler != SIG_IGN) // nohup's
+        sigaction(SIGHUP, &once, NULL);
+    sigaction(SIGPIPE, &always, NULL); // whoever read the output is gone; the curve is still drawn
+    signal(SIGXFSZ, SIG_IGN);          // a file size limit is an error of write, with a message
 }
 
 int main(int argc, char **argv)
 {
     static Run run;
     Error err = {""}, late = {""};
-    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     int answered = 0;
+    run.program = argc > 0 ? argv[0] : "./train_gpt";
     if (!options_parse(&run.options, argc, argv, &err) ||
         (answered = answer_question(&run.options, &err)) < 0) {
         fprintf(stderr, "error: %s\n", err.text);
         return EXIT_USAGE;
     }
-    if (answered) return 0;
-    sigaction(SIGINT, &action, NULL); // finish the step and save; a second one ends at once
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGXFSZ, SIG_IGN); // a file size limit is an error of write, with a message
+    if (answered) return finish_answer();
+    catch_signals();
     bool ok = run_all(&run, &err);
     if (!ok) fprintf(stderr, "error: %s\n", err.text);
     if (!close_all(&run, &late)) {
         fprintf(stderr, "error: %s\n", late.text);
         ok = false;
     }
-    return !ok ? 1 : interrupted ? 128 + (int)interrupted : 0;
+    return !ok ? 1 : run.state.step < run.end ? 128 + (int)interrupted : 0;
 }

@@ -101,8 +101,8 @@ static const Change mini[] = {
     {"heads", "2"}, {"head_dim", "64"}, {"rotary_active", "16"}, {"head", "full"},
     {"micro_batch", "1024"}, {"micro_batches", "2"}, {"max_doc", "512"},
     {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "50"},
-    {"scheduled_steps", "300"}, {"extension_steps", "10"}, {"window_block", "32"},
-    {"momentum_warmup", "40"}, {"momentum_cooldown", "10"},
+    {"scheduled_steps", "190"}, {"extension_steps", "10"}, {"window_block", "32"},
+    {"momentum_warmup", "30"}, {"momentum_cooldown", "10"},
     {NULL, NULL},
 };
 
@@ -111,10 +111,10 @@ static const Change tiny[] = {
     {"layers", "- smv0 smv1 lm m<2 smb<1 lmv1"},
     {"vocab_size", "257"}, {"heads", "2"}, {"head_dim", "64"}, {"rotary_active", "16"},
     {"head", "full"},
-    {"micro_batch", "1024"}, {"micro_batches", "2"}, {"max_doc", "512"},
-    {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "50"},
-    {"scheduled_steps", "300"}, {"extension_steps", "10"}, {"window_block", "32"},
-    {"momentum_warmup", "40"}, {"momentum_cooldown", "10"},
+    {"micro_batch", "1024"}, {"micro_batches", "1"}, {"max_doc", "512"},
+    {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "130"},
+    {"scheduled_steps", "510"}, {"extension_steps", "10"}, {"window_block", "32"},
+    {"momentum_warmup", "60"}, {"momentum_cooldown", "10"},
     {NULL, NULL},
 };
 // clang-format on

@@ -129,9 +129,11 @@ static bool stage(const TrainState *state, StateTensor *t, Error *err)
     if (!staged) return fail(err, "out of memory while saving step %d", state->step);
     gpt_ops(state->gpt)->mem_get(staged, t->device, t->bytes);
     return all_finite(staged, t->tensor.dtype, t->bytes) ||
-           fail(err, "step %d left numbers in %s that are infinite or not numbers: it is not saved "
-                     "(earlier checkpoints are intact); resume from the last one with a lower "
-                     "learning rate", state->step, t->name);
+           fail(err,
+                "step %d left numbers in %s that are infinite or not numbers: it is not saved "
+                "(earlier checkpoints are intact); resume from the last one with a lower "
+                "learning rate",
+                state->step, t->name);
 }
 
 bool state_save(const TrainState *state, const char *folder, int keep, char path[FILE_PATH_MAX],

@@ -236,7 +236,8 @@ void cpu_attention_backward(void *dqkv, void *delta, const void *d_o, const void
     }
 #pragma omp parallel for schedule(dynamic, 16)
     for (int j = 0; j < t; j++) { // dK and dV
-        const int last = min_int(cu[find_document(cu, n_docs, j) + 1] - 1, j + w);
+        const int end = cu[find_document(cu, n_docs, j) + 1] - 1;
+        const int last = j + min_int(end - j, w);
         for (int i = 0; i < h; i++) {
             const size_t row = (size_t)j * stride + width + i * d;
             const real *k = in + row;
@@ -277,7 +278,7 @@ void cpu_gate_backward(void *d_o, void *da, void *dgate, const void *dy, const v
 {
     const int width = h * d;
     for (int i = 0; i < h; i++) { // head by head, so that the blocks' sums stay small
-        double sums[SUM_BLOCKS][64];
+        double sums[SUM_BLOCKS][MAX_GATE_CHANNELS];
 #pragma omp parallel for
         for (int b = 0; b < SUM_BLOCKS; b++) {
             for (int j = 0; j < c; j++) sums[b][j] = 0;

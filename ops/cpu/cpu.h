@@ -83,9 +83,9 @@ static inline real real_exp(real x)
 #ifdef REAL_DOUBLE
     return exp(x);
 #else
-    float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    float n = (clamped * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f; // x / ln2 to the nearest integer
-    float r = (clamped - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;  // ln2 in two parts
+    float clamped = x > -87.0f ? (x < 88.0f ? x : 88.0f) : -87.0f; // a NaN too
+    float n = (clamped * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f;  // x / ln2 to the nearest integer
+    float r = (clamped - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;   // ln2 in two parts
     float p =
         1 +
         r * (1 + r * (0.5f + r * (0x1.555556p-3f +
@@ -99,7 +99,7 @@ static inline real sigmoid(real x) { return 1 / (1 + real_exp(-x)); }
 
 // Parallel loops that also sum into a few numbers split their rows into this many blocks whatever
 // the number of threads, and add the blocks' sums in order: the bits do not depend on the threads.
-enum { SUM_BLOCKS = 64 };
+enum { SUM_BLOCKS = 64, MAX_GATE_CHANNELS = 64 }; // the latter is the recipe's bound
 static inline int block_start(int block, int rows)
 {
     return (int)((long)block * rows / SUM_BLOCKS);

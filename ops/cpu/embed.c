@@ -40,7 +40,7 @@ void cpu_embed_backward(void *de, void *dgate, void *dmu, const void *dx0, const
     const real *w = embed, *g = gate, *y = x0, *dy = dx0;
     const real m = *(const real *)mu;
     double dmu_sum[SUM_BLOCKS];
-    double dgate_sum[SUM_BLOCKS][64];
+    double dgate_sum[SUM_BLOCKS][MAX_GATE_CHANNELS];
 #pragma omp parallel for
     for (int b = 0; b < SUM_BLOCKS; b++) {
         dmu_sum[b] = 0;

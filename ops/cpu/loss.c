@@ -8,7 +8,7 @@ void cpu_relu2_forward(void *r, const void *h, size_t n)
     const real *x = h;
 #pragma omp parallel for simd
     for (size_t i = 0; i < n; i++) {
-        real positive = x[i] > 0 ? x[i] : 0;
+        real positive = x[i] < 0 ? 0 : x[i]; // a NaN stays
         y[i] = positive * positive;
     }
 }
@@ -18,7 +18,7 @@ void cpu_relu2_backward(void *dh, const void *dr, const void *h, size_t n)
     real *dx = dh;
     const real *dy = dr, *x = h;
 #pragma omp parallel for simd
-    for (size_t i = 0; i < n; i++) dx[i] = 2 * (x[i] > 0 ? x[i] : 0) * dy[i];
+    for (size_t i = 0; i < n; i++) dx[i] = 2 * (x[i] < 0 ? 0 : x[i]) * dy[i];
 }
 
 void cpu_quantize(void *y, const void *x, Fp8Format format, double scale, bool via_bf16, size_t n)
@@ -28,11 +28,10 @@ void cpu_quantize(void *y, const void *x, Fp8Format format, double scale, bool v
     const float inverse = (float)(1 / scale); // the compiled reference multiplies by the reciprocal
 #pragma omp parallel for
     for (size_t i = 0; i < n; i++) {
-        float v = (float)in[i];
-        if (via_bf16) v = round_bf16(v);
-        out[i] = format == FP8_E4M3   ? (real)round_e4m3(v * inverse)
-                 : format == FP8_E5M2 ? (real)round_e5m2(v * inverse)
-                                      : (real)v;
+        real v = via_bf16 ? (real)round_bf16((float)in[i]) : in[i];
+        out[i] = format == FP8_E4M3   ? (real)round_e4m3((float)v * inverse)
+                 : format == FP8_E5M2 ? (real)round_e5m2((float)v * inverse)
+                                      : v;
     }
 }
 
