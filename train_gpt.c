@@ -14,15 +14,15 @@
 #include <omp.h>
 #endif
 
-#include "run/loader.h"   // training batches
-#include "run/log.h"      // what a run says and keeps
+#include "run/loader.h"    // training batches
+#include "run/log.h"       // what a run says and keeps
 #include "run/optimizer.h" // Turbo-Muon and Adam
-#include "run/options.h"  // the command line
-#include "run/plot.h"     // loss.svg
-#include "run/sample.h"   // text from the model
-#include "run/state.h"    // checkpoints of a run
-#include "run/unigram.h"  // the loss to beat
-#include "run/val.h"      // validation batches
+#include "run/options.h"   // the command line
+#include "run/plot.h"      // loss.svg
+#include "run/sample.h"    // text from the model
+#include "run/state.h"     // checkpoints of a run
+#include "run/unigram.h"   // the loss to beat
+#include "run/val.h"       // validation batches
 
 static const char version[] = "turbomuon.c 0.1";
 
@@ -71,8 +71,8 @@ static bool choose_device(Run *run, Error *err)
     return true;
 }
 
-// A resumed run has its checkpoint's recipe; a new one that of the options, `tiny` by default. Either
-// with the command line's changes.
+// A resumed run has its checkpoint's recipe; a new one that of the options, `tiny` by default.
+// Either with the command line's changes.
 static bool choose_recipe(Run *run, Error *err)
 {
     const Options *o = &run->options;
@@ -84,13 +84,17 @@ static bool choose_recipe(Run *run, Error *err)
     Error warning = {""};
     snprintf(path, sizeof path, "%s", o->resume);
     if (!strcmp(o->resume, "latest")) {
-        if (!log_folder("runs", o->run, o->recipe[0] ? o->recipe : "tiny", true, run->folder,
-                        sizeof run->folder, err))
+        if (!recipe_find(&run->recipe, o->recipe[0] ? o->recipe : "tiny", err) ||
+            !log_folder("runs", o->run, run->recipe.name, true, run->folder, sizeof run->folder,
+                        err))
             return false;
         snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", run->folder);
         if (access(run->checkpoints, F_OK))
-            return fail(err, "%.256s has no checkpoint to continue from: start again with another --run, "
-                             "or none", run->folder);
+            return fail(
+                err,
+                "%.256s has no checkpoint to continue from: start again with another --run, "
+                "or none",
+                run->folder);
         if (!checkpoint_latest(run->checkpoints, path, &warning, err)) return false;
         if (warning.text[0]) fprintf(stderr, "warning: %s\n", warning.text);
     }
@@ -98,7 +102,8 @@ static bool choose_recipe(Run *run, Error *err)
     if (!run->resuming || !state_recipe(&run->resume, &run->recipe, &run->real_storage, err))
         return false;
     if (!run->real_storage && !strcmp(o->storage, "real"))
-        return fail(err, "--storage real: %.256s has the storage of its recipe, and keeps it", path);
+        return fail(err, "--storage real: %.256s has the storage of its recipe, and keeps it",
+                    path);
     return options_apply(o, &run->recipe, err);
 }
 
@@ -106,12 +111,14 @@ static bool choose_recipe(Run *run, Error *err)
 static bool check_patience(const Run *run, Error *err)
 {
     const Recipe *r = &run->recipe;
-    const double flops = (double)r->micro_batch * r->micro_batches * r->total_steps * r->width * r->width;
+    const double flops =
+        (double)r->micro_batch * r->micro_batches * r->total_steps * r->width * r->width;
     if (run->options.steps > 0 || strcmp(run->options.device, "auto") || flops < 1e14) return true;
-    return fail(err,
-                "recipe %s is made for a GPU, and there is none: train a smaller one (--recipe mini or "
-                "tiny), or insist with --device cpu",
-                r->name);
+    return fail(
+        err,
+        "recipe %s is made for a GPU, and there is none: train a smaller one (--recipe mini or "
+        "tiny), or insist with --device cpu",
+        r->name);
 }
 
 // Shards by the vocabulary when the options name none: GPT-2's are FineWeb's, 257 is the corpus's.
@@ -140,7 +147,8 @@ static bool continues_a_run(Run *run)
     char *slash = strrchr(folder, '/');
     if (!slash) return false;
     *slash = '\0';
-    if (!checkpoint_latest(folder, newest, &unused, &unused) || strcmp(newest, o->resume)) return false;
+    if (!checkpoint_latest(folder, newest, &unused, &unused) || strcmp(newest, o->resume))
+        return false;
     slash = strrchr(folder, '/');
     if (!slash || strcmp(slash, "/checkpoints")) return false;
     *slash = '\0';
@@ -220,8 +228,8 @@ static void print_table(Run *run)
     log_line(log, "orthogonal.  %s", method);
     for (int id = 0; id < GPT_BANKS; id++) {
         const GptBank *b = gpt_bank(run->gpt, (BankId)id);
-        log_line(log, "  %-12s %3d x %5d x %-5d %-4s %s %13.0f", b->name, b->count, b->rows, b->cols,
-                 dtype_name(b->dtype), b->muon ? "NorMuon" : "Adam   ",
+        log_line(log, "  %-12s %3d x %5d x %-5d %-4s %s %13.0f", b->name, b->count, b->rows,
+                 b->cols, dtype_name(b->dtype), b->muon ? "NorMuon" : "Adam   ",
                  (double)b->count * b->rows * b->cols);
     }
     log_line(log, "  %-48s %13zu", "parameters", gpt_parameter_count(run->gpt));
@@ -244,8 +252,11 @@ static void print_table(Run *run)
 
 static GptBatch gpt_batch(const Batch *b)
 {
-    return (GptBatch){
-        .ids = b->ids, .targets = b->targets, .cu = b->cu, .n_docs = b->n_docs, .tokens = b->n_tokens};
+    return (GptBatch){.ids = b->ids,
+                      .targets = b->targets,
+                      .cu = b->cu,
+                      .n_docs = b->n_docs,
+                      .tokens = b->n_tokens};
 }
 
 // Mean loss of the validation tokens.
@@ -263,7 +274,8 @@ static bool save_checkpoint(Run *run, Error *err)
 {
     const double start = now_ms();
     run->state.cursor = loader_cursor(run->loader);
-    if (!state_save(&run->state, run->checkpoints, run->options.keep, run->saved, err)) return false;
+    if (!state_save(&run->state, run->checkpoints, run->options.keep, run->saved, err))
+        return false;
     run->saved_step = run->state.step;
     log_checkpoint(run->log, run->state.step, run->saved, (now_ms() - start) / 1e3);
     return true;
@@ -292,12 +304,14 @@ static bool not_a_number(const Run *run, const char *what, int step, Error *err)
     if (!run->saved[0])
         snprintf(advice, sizeof advice, "start again");
     else if (run->saved_step == step)
-        snprintf(advice, sizeof advice, "these are the weights of %.256s: resume from an earlier one",
-                 run->saved);
+        snprintf(advice, sizeof advice,
+                 "these are the weights of %.256s: resume from an earlier one", run->saved);
     else
         snprintf(advice, sizeof advice, "resume from %.256s", run->saved);
-    return fail(err, "the %s is not a number at step %d; %s with a lower learning rate (--muon-lr, "
-                     "--adam-lr)", what, step, advice);
+    return fail(err,
+                "the %s is not a number at step %d; %s with a lower learning rate (--muon-lr, "
+                "--adam-lr)",
+                what, step, advice);
 }
 
 static bool train(Run *run, double *final_loss, Error *err)
@@ -349,8 +363,8 @@ static bool write_samples(Run *run, Error *err)
     char *text = malloc((size_t)o->sample_tokens + 1);
     if (!text) return fail(err, "out of memory for samples");
     for (int i = 0; i < o->samples && !interrupted; i++) {
-        int n = sample_document(run->gpt, (uint64_t)run->state.seed * 1000 + (uint64_t)i, o->temperature,
-                                o->sample_tokens, text);
+        int n = sample_document(run->gpt, (uint64_t)run->state.seed * 1000 + (uint64_t)i,
+                                o->temperature, o->sample_tokens, text);
         if (n >= 0) log_sample(run->log, run->state.step, text, (size_t)n);
     }
     free(text);
@@ -366,7 +380,8 @@ static void report(Run *run, double loss)
         log_line(run->log, "val_loss %.4f (the corpus's floor%s %.4f, unigram %.4f)", loss,
                  whole ? "" : " on the whole shard", floor, unigram);
     else
-        log_line(run->log, "val_loss %.4f (smoothed unigram of the tokens seen: %.4f)", loss, unigram);
+        log_line(run->log, "val_loss %.4f (smoothed unigram of the tokens seen: %.4f)", loss,
+                 unigram);
 }
 
 static bool draw_curve(Run *run, Error *err)
@@ -411,14 +426,18 @@ static void say_how_to_continue(Run *run)
 static bool run_all(Run *run, Error *err)
 {
     double loss = NAN;
-    if (!choose_device(run, err) || !choose_recipe(run, err) || !check_patience(run, err)) return false;
+    if (!choose_device(run, err) || !choose_recipe(run, err) || !check_patience(run, err))
+        return false;
     const Options *o = &run->options;
-    run->end = o->steps > 0 && o->steps < run->recipe.total_steps ? o->steps : run->recipe.total_steps;
+    run->end =
+        o->steps > 0 && o->steps < run->recipe.total_steps ? o->steps : run->recipe.total_steps;
     choose_data(run);
     if (!open_model(run, err)) return false;
     if (run->state.step >= run->end)
-        return fail(err, "the checkpoint has all %d steps already: give more with --steps or "
-                         "--scheduled-steps", run->end);
+        return fail(err,
+                    "the checkpoint has all %d steps already: give more with --steps or "
+                    "--scheduled-steps",
+                    run->end);
     if (!open_data(run, err) || !choose_folder(run, err)) return false;
     run->log = log_open(run->folder, run->resuming, err);
     if (!run->log) return false;
@@ -447,8 +466,8 @@ static bool close_all(Run *run, Error *err)
     return log_close(run->log, err);
 }
 
-// What asks for no training, and a recipe that the options make impossible: 0 when there is nothing of
-// the kind, 1 when it is done, -1 on a refusal.
+// What asks for no training, and a recipe that the options make impossible: 0 when there is nothing
+// of the kind, 1 when it is done, -1 on a refusal.
 static int answer_question(const Options *options, Error *err)
 {
     Recipe recipe;
@@ -457,8 +476,10 @@ static int answer_question(const Options *options, Error *err)
     if (options->resume[0] && !question) return 0;
     if (!options_recipe(options, "tiny", &recipe, err)) return -1;
     if (!question) return 0;
-    if (options->help) options_help(&recipe, stdout);
-    else recipe_print(&recipe, stdout);
+    if (options->help)
+        options_help(&recipe, stdout);
+    else
+        recipe_print(&recipe, stdout);
     return 1;
 }
 
@@ -473,7 +494,8 @@ static int finish_answer(void)
 // Signals finish the step, save and stop. A second one ends the program at once.
 static void catch_signals(void)
 {
-    const struct sigaction once = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    const struct sigaction once = {.sa_handler = on_signal,
+                                   .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
     const struct sigaction always = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     struct sigaction hangup;
     sigaction(SIGINT, &once, NULL);
@@ -484,11 +506,26 @@ static void catch_signals(void)
     signal(SIGXFSZ, SIG_IGN);          // a file size limit is an error of write, with a message
 }
 
+// Idle threads of gcc's OpenMP spin for milliseconds before they sleep, which makes a step ten
+// times slower when other programs want the cores (bench/RESULTS.md). The setting is read only when
+// a program starts, so this one starts once more with it; where that fails, it goes on without.
+static void spin_briefly(char **argv)
+{
+#ifdef _OPENMP
+    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
+    setenv("GOMP_SPINCOUNT", "1000", 1);
+    execv("/proc/self/exe", argv);
+#else
+    (void)argv;
+#endif
+}
+
 int main(int argc, char **argv)
 {
     static Run run;
     Error err = {""}, late = {""};
     int answered = 0;
+    spin_briefly(argv);
     run.program = argc > 0 ? argv[0] : "./train_gpt";
     if (!options_parse(&run.options, argc, argv, &err) ||
         (answered = answer_question(&run.options, &err)) < 0) {

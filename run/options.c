@@ -173,8 +173,7 @@ char *options_describe(const Options *options, char *text, size_t size)
             append_option(text, size, field, value);
     }
     for (int i = 0; recipe_fields()[i].name; i++)
-        if (options->change[i])
-            append_option(text, size, &recipe_fields()[i], options->change[i]);
+        if (options->change[i]) append_option(text, size, &recipe_fields()[i], options->change[i]);
     size_t n = strlen(text);
     if (n) text[n - 1] = '\0';
     return text;

@@ -216,6 +216,49 @@ TEST(fp8_head_at_step_0)
     fp8_head_case(8);
 }
 
+// The fp8 head away from zero: weights that e4m3 holds exactly once divided by 2^-9, but for some
+// of
+// +-1.5, which saturate at 448 2^-9 = 0.875; and a stream of +-1, which it holds once divided by
+// 8/448. The loss is then that of the full head with the saturated weights. The gradient that
+// enters the trunk differs by the rounding of each du to e5m2, 1/8 of it at most: 1/8 in norm when
+// the roundings are independent of the weights, and twice that is allowed.
+TEST(fp8_head_of_exact_weights)
+{
+    static ModelBatch m;
+    const Recipe recipes[] = {narrow_speedrun("fp8"), narrow_speedrun("full")};
+    Gpt *gpt[2];
+    model_batch(&m, recipes[0].vocab_size, (int[]){30, 18, -1});
+    double loss[2];
+    for (int k = 0; k < 2; k++) {
+        gpt[k] = made(&recipes[k], &ops_cpu, false, 1);
+        const BankId ids[] = {BANK_EMBED, BANK_LM_HEAD};
+        for (int i = 0; i < 2; i++) {
+            GptBank *b = gpt_bank(gpt[k], ids[i]);
+            uint32_t bits = 7;
+            for (size_t j = 0; j < model_bank_size(b); j++) {
+                bits = bits * 1664525u + 1013904223u;
+                double w = (bits >> 24 & 15) * 0x1p-6; // 0 to 15/64: four bits
+                if (bits >> 20 & 1) w = k ? 0.875 : 1.5;
+                dtype_set(b->param, b->dtype, j, (bits >> 31 ? -1 : 1) * (i ? w : 1));
+            }
+            gpt_load_weights(gpt[k], ids[i]);
+        }
+        loss[k] = gpt_forward_backward(gpt[k], &m.batch);
+    }
+    CHECK(loss[1] > 11); // far from init
+    CHECK_NEAR(loss[0], loss[1], 64 * 0x1p-23 * loss[1]);
+    CHECK_NEAR(gpt_evaluate(gpt[1], &m.batch), loss[1], 64 * 0x1p-23 * loss[1]);
+    const GptBank *b[2] = {gpt_bank(gpt[0], BANK_EMBED), gpt_bank(gpt[1], BANK_EMBED)};
+    double error = 0, norm = 0;
+    for (size_t j = 0; j < model_bank_size(b[0]); j++) {
+        const double want = dtype_get(b[1]->grad, b[1]->dtype, j);
+        error += pow(dtype_get(b[0]->grad, b[0]->dtype, j) - want, 2);
+        norm += want * want;
+    }
+    CHECK(norm > 0 && sqrt(error / norm) < 0.25, "relative error %.3g", sqrt(error / norm));
+    for (int k = 0; k < 2; k++) gpt_free(gpt[k]);
+}
+
 // Whether the gradient of numbers [first, first + n) of a bank is all zero; n = 0: to its end.
 static bool no_gradient(Gpt *gpt, BankId id, size_t first, size_t n)
 {
@@ -302,6 +345,7 @@ int main(void)
     RUN(residual_wiring);
     RUN(empty_documents);
     RUN(fp8_head_at_step_0);
+    RUN(fp8_head_of_exact_weights);
     RUN(zero_gradients_of_the_first_steps);
     return TEST_SUMMARY();
 }

@@ -19,7 +19,7 @@ check() { # check NAME COMMAND...: the command succeeds
         passed=$((passed + 1))
     else
         echo "FAIL $checked"
-        if [ -f log ]; then tail -n 5 log | sed 's/^/    /'; fi
+        if [ -f "$work/log" ]; then tail -n 5 "$work/log" | sed 's/^/    /'; fi
         failed=$((failed + 1))
     fi
 }
@@ -33,21 +33,23 @@ no() { ! "$@"; }
 exits() {
     wanted=$1
     shift
-    "$program" "$@" >out 2>log
+    "$program" "$@" >"$work/out" 2>"$work/log"
     got=$?
-    if [ "$got" -ne "$wanted" ]; then echo "exit status $got, not $wanted" >>log; fi
+    if [ "$got" -ne "$wanted" ]; then echo "exit status $got, not $wanted" >>"$work/log"; fi
     [ "$got" -eq "$wanted" ]
 }
-says() { grep -q -e "$1" log; } # standard error matches
+says() { grep -q -e "$1" "$work/log"; } # standard error matches
 
 # Three training shards of 8 to 10 documents, each of which gives one micro-batch of 64 tokens.
 shards() {
     "$make_corpus" -o shards --train-shards 3 --train-tokens 3000 --val-tokens 2048 >/dev/null
 }
 data="--train shards/corpus_train_*.bin --val shards/corpus_val_*.bin"
-# A model of 0.4 million parameters; 10 steps of 2 micro-batches; windows change at steps 3, 6, 8.
-model="--heads 1 --micro-batch 64 --micro-batches 2 --val-tokens 256 --val-chunk 256 --val-every 5
-    --scheduled-steps 8 --extension-steps 2 --window-block 8"
+# A model of 0.2 million parameters; 10 steps of 2 micro-batches; windows change at steps 3, 6, 8.
+"$program" --print-recipe --layers "- sv0 lm<1 smb" --heads 1 --mlp-ratio 2 --micro-batch 64 \
+    --micro-batches 2 --val-tokens 256 --val-chunk 256 --val-every 5 --scheduled-steps 8 \
+    --extension-steps 2 --window-block 8 >small.recipe
+model="--recipe ./small.recipe"
 
 # The header of a checkpoint without what may differ between equal states: the time that training
 # took, the checksum of the header itself, and the spaces that fill it up.
