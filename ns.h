@@ -92,4 +92,25 @@ int ns_orthogonalize_f32(const NsMethod *method, float *x, int batch, int m, int
 int ns_orthogonalize_f64(const NsMethod *method, double *x, int batch, int m, int n,
                          void *workspace, int at_once);
 
+// ---- on a GPU (ns_kernels.cu) -------------------------------------------------------------------
+// The same for matrices in device memory, on a cudaStream_t `stream`. Calls return at once, take no
+// memory, and may be captured into a CUDA graph; results are bit for bit the same every time. Sums
+// are fp32; a storage of DT_F32 or DT_F64 is fp32. Pointers are aligned to 16 bytes, the workspace
+// to 256.
+size_t ns_workspace_size_cuda(const NsMethod *method, int batch, int m, int n);
+// x (batch,m,n) of dtype DT_F32, DT_BF16 or DT_F16, in place. Returns 0, or -1 for a dtype or shape
+// that is not possible.
+int ns_orthogonalize_cuda(const NsMethod *method, void *x, DType dtype, int batch, int m, int n,
+                          void *workspace, void *stream);
+// From x to out, each of its own dtype; out may be x when both have one dtype. `squares_known`: the
+// caller has left sums of squares of x where ns_square_sums_cuda points, (batch, *parts) of them, so
+// that x is read once less. NULL for small matrices, which need none.
+int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType out_dtype, const void *x,
+                             DType dtype, bool squares_known, int batch, int m, int n,
+                             void *workspace, void *stream);
+double *ns_square_sums_cuda(const NsMethod *method, int batch, int m, int n, void *workspace,
+                            int *parts);
+// How many matrices of the last call with this workspace came back NaN. Waits for the stream.
+int ns_failed_cuda(const void *workspace, void *stream);
+
 #endif

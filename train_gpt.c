@@ -23,6 +23,9 @@
 #include "run/state.h"     // checkpoints of a run
 #include "run/unigram.h"   // the loss to beat
 #include "run/val.h"       // validation batches
+#ifdef USE_CUDA
+#include "ops/cuda/device.h" // the GPU
+#endif
 
 static const char version[] = "turbomuon.c 0.1";
 
@@ -31,6 +34,7 @@ typedef struct {
     Recipe recipe;
     bool real_storage;
     const Ops *ops;
+    char device[640];    // the GPU, or why there is none
     const char *program; // as it was called
     char folder[512], checkpoints[576];
     char saved[FILE_PATH_MAX]; // the last checkpoint, "" before there is one
@@ -60,31 +64,48 @@ static double now_ms(void)
 
 // ---- choosing: device, recipe, data ------------------------------------------------------------
 
+// The GPU unless --device says otherwise or there is none; run->device then says why.
 static bool choose_device(Run *run, Error *err)
 {
-    if (!strcmp(run->options.device, "cuda"))
-        return fail(err, "--device cuda: this program was built without CUDA; use --device cpu");
+    Error reason;
     run->ops = &ops_cpu;
 #ifdef _OPENMP
     if (run->options.threads > 0) omp_set_num_threads(run->options.threads);
 #endif
+    if (!strcmp(run->options.device, "cpu")) return true;
+#ifdef USE_CUDA
+    if (ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason)) return true;
+#else
+    fail(&reason, "this program was built without CUDA");
+#endif
+    if (!strcmp(run->options.device, "cuda"))
+        return fail(err, "--device cuda: %.400s; use --device cpu", reason.text);
+    snprintf(run->device, sizeof run->device, "no GPU: %s", reason.text);
     return true;
 }
 
-// A resumed run has its checkpoint's recipe; a new one that of the options, `tiny` by default.
-// Either with the command line's changes.
+// The recipe of a program without options: the speedrun where a GPU and its data are, else `tiny`.
+static const char *default_recipe(const Run *run)
+{
+    const bool data = access("data/fineweb10B/fineweb_train_000001.bin", R_OK) == 0 &&
+                      access("data/fineweb10B/fineweb_val_000000.bin", R_OK) == 0;
+    return run->ops != &ops_cpu && data ? "speedrun" : "tiny";
+}
+
+// A resumed run has its checkpoint's recipe; a new one that of the options, or the default. Either
+// with the command line's changes.
 static bool choose_recipe(Run *run, Error *err)
 {
     const Options *o = &run->options;
     if (!o->resume[0]) {
         run->real_storage = !strcmp(o->storage, "real");
-        return options_recipe(o, "tiny", &run->recipe, err);
+        return options_recipe(o, default_recipe(run), &run->recipe, err);
     }
     char path[FILE_PATH_MAX];
     Error warning = {""};
     snprintf(path, sizeof path, "%s", o->resume);
     if (!strcmp(o->resume, "latest")) {
-        if (!recipe_find(&run->recipe, o->recipe[0] ? o->recipe : "tiny", err) ||
+        if (!recipe_find(&run->recipe, o->recipe[0] ? o->recipe : default_recipe(run), err) ||
             !log_folder("runs", o->run, run->recipe.name, true, run->folder, sizeof run->folder,
                         err))
             return false;
@@ -113,7 +134,9 @@ static bool check_patience(const Run *run, Error *err)
     const Recipe *r = &run->recipe;
     const double flops =
         (double)r->micro_batch * r->micro_batches * r->total_steps * r->width * r->width;
-    if (run->options.steps > 0 || strcmp(run->options.device, "auto") || flops < 1e14) return true;
+    if (run->ops != &ops_cpu || run->options.steps > 0 || strcmp(run->options.device, "auto") ||
+        flops < 1e14)
+        return true;
     return fail(
         err,
         "recipe %s is made for a GPU, and there is none: train a smaller one (--recipe mini or "
@@ -224,7 +247,11 @@ static void print_table(Run *run)
     ns_method_describe(&r->method, method, sizeof method);
     log_line(log, "%s", version);
     log_line(log, "recipe       %s: %s", r->name, r->layers);
-    log_line(log, "device       %s, %d thread%s", run->ops->name, threads, threads == 1 ? "" : "s");
+    if (run->ops != &ops_cpu)
+        log_line(log, "device       %s: %s", run->ops->name, run->device);
+    else
+        log_line(log, "device       %s, %d thread%s%s%s", run->ops->name, threads,
+                 threads == 1 ? "" : "s", run->device[0] ? "; " : "", run->device);
     log_line(log, "orthogonal.  %s", method);
     for (int id = 0; id < GPT_BANKS; id++) {
         const GptBank *b = gpt_bank(run->gpt, (BankId)id);

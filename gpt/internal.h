@@ -1,5 +1,5 @@
 // What the files of gpt/ share: the model's structure and its activations. Nobody else includes
-// this.
+// this, but for tests that look at activations.
 #ifndef GPT_INTERNAL_H
 #define GPT_INTERNAL_H
 

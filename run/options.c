@@ -48,7 +48,7 @@ static const Options defaults = {
     .checkpoint_every = 250,
     .keep = 2,
     .samples = 2,
-    .sample_tokens = 128,
+    .sample_tokens = 320,
     .temperature = 0.8,
 };
 

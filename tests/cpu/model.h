@@ -31,13 +31,37 @@ static Recipe model_recipe(const char *base, const char *const *pairs)
     return recipe;
 }
 
+// Created and initialised at step 0; the program stops when memory is short.
+static inline Gpt *model_create(const Recipe *recipe, const Ops *ops, bool real_storage,
+                                int batches)
+{
+    Error err;
+    Gpt *gpt = gpt_create(recipe, ops, real_storage, batches, &err);
+    if (!gpt) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    gpt_init(gpt, 3);
+    gpt_set_step(gpt, 0);
+    return gpt;
+}
+
+// speedrun in all but the width, 64, and the batch.
+static inline Recipe model_narrow_speedrun(const char *head)
+{
+    const char *fields[] = {"heads",      "1",       "head_dim", "64",        "micro_batch",
+                            "128",        "max_doc", "128",      "val_chunk", "128",
+                            "val_tokens", "128",     "head",     head,        NULL};
+    return model_recipe("speedrun", fields);
+}
+
 static size_t model_bank_size(const GptBank *b)
 {
     return (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
 }
 
 // Adds +-scale noise to every parameter, so that nothing is zero or symmetric.
-static void model_randomize(Gpt *gpt, double scale)
+static inline void model_randomize(Gpt *gpt, double scale)
 {
     for (int id = 0; id < GPT_BANKS; id++) {
         GptBank *b = gpt_bank(gpt, (BankId)id);

@@ -157,14 +157,14 @@ static inline double nums_sum_abs(const Nums *x) // on the double device
 // Double: both sides are sums of at most N = 2^17 terms, whose error is below N 2^-53 of the
 // largest in the worst case and near its root in practice; 2^-40 is between. Float: twice plain
 // float's error and four half-ulps of the largest number, the 2 ulp of real_exp. Where there are
-// too few numbers for plain float not to be lucky, the worst case of the sums over a row of
-// `length` instead: gamma = (length + 8) 2^-24 times `terms`, the sum of the magnitudes of all
-// terms if that is more than the result (Higham, section 3.1).
+// too few numbers for plain float not to be lucky, or it was exact, the worst case of the sums over
+// a row of `length` instead: gamma = (length + 8) 2^-24 times `terms`, the sum of the magnitudes of
+// all terms if that is more than the result (Higham, section 3.1).
 #define CHECK_NUMS(x, length, terms)                                                               \
     do {                                                                                           \
         double top_, e64_ = nums_error(x, CPU64, &top_), e32_ = nums_error(x, CPU, &top_);         \
         double plain_ = 2 * nums_error(x, PLAIN, &top_);                                           \
-        if ((x)->n < 16) plain_ = ((length) + 8) * 0x1p-24 * fmax(top_, terms);                    \
+        if ((x)->n < 16 || plain_ == 0) plain_ = ((length) + 8) * 0x1p-24 * fmax(top_, terms);     \
         CHECK(isfinite(top_) && e64_ <= 0x1p-40 * top_, #x ": double is off by %.3g of %.3g",      \
               e64_, top_);                                                                         \
         CHECK(e32_ <= plain_ + 0x1p-22 * top_, #x ": float is off by %.3g, not %.3g", e32_,        \

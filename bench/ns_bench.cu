@@ -1,0 +1,170 @@
+// Times orthogonalisation on the GPU: whole methods, then single products.
+//   ns_bench [--cublas] [--products]
+// A line per batch x m x n and method: microseconds (median of CUDA-graph replays over inputs that
+// together exceed the L2 cache), useful TFLOP/s (symmetric products count half), and the fraction of
+// the compute floor at 790 TFLOP/s, what cuBLAS reaches on an H200 with random data.
+#include "../ops/cuda/ns_products.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace
+{
+
+constexpr double kPeak = 790e12;
+constexpr int kReplays = 24;
+
+struct Shape {
+    int batch, m, n;
+    double peers; // microseconds of the best peer at turbo4 (turbo_muon.md section 3)
+};
+
+const Shape shapes[] = {{22, 768, 3072, 1663}, {40, 768, 768, 1100},  {1, 768, 3072, 134},
+                        {1, 2048, 2048, 381},  {1, 2048, 8192, 1106}, {1, 4096, 4096, 2185},
+                        {11, 768, 3072, 0},    {3, 768, 3072, 0},     {10, 768, 768, 0}};
+const char *const methods[] = {"turbo4", "turbo-gram4", "s4-gram4", "s4-gram5", "polar5"};
+
+// Products counted with symmetry: m^2 n for X X^T, 2 m^2 n for an apply, m^3 for the others.
+double useful_flops(const NsMethod &w, double m, double n)
+{
+    double flops = 0;
+    bool fresh = true;
+    for (int k = 0; k < w.iterations; k++) {
+        if (!w.gram) {
+            flops += 3 * m * m * n + (w.coeff[k].c != 0) * m * m * m;
+            continue;
+        }
+        const bool restart = w.restarts >> k & 1, ends = k + 1 == w.iterations;
+        if (k == 0 || restart) flops += 3 * m * m * n, fresh = true;
+        flops += m * m * m * ((w.coeff[k].c != 0) + !fresh);
+        if (!ends && !(w.restarts >> (k + 1) & 1)) flops += 2 * m * m * m;
+        fresh = false;
+    }
+    return flops;
+}
+
+// Gaussian enough: sums of two uniforms.
+__global__ void fill_kernel(bf16 *x, size_t n, uint64_t seed)
+{
+    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
+         i += (size_t)gridDim.x * blockDim.x) {
+        uint64_t z = (seed << 40) + i * 0x9E3779B97F4A7C15u;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        x[i] = __float2bfloat16_rn(((float)(z & 0xffffff) + (float)(z >> 40)) * 0x1p-24f - 1);
+    }
+}
+
+void *room(size_t bytes)
+{
+    void *p;
+    CUDA_CHECK(cudaMalloc(&p, bytes));
+    return p;
+}
+
+// Median microseconds of a graph of `call(i)`, i rotating over `inputs`.
+template <typename F> double time_call(cudaStream_t stream, int inputs, F call)
+{
+    std::vector<cudaGraphExec_t> graphs(inputs);
+    call(0); // plans and attributes
+    for (int i = 0; i < inputs; i++) {
+        cudaGraph_t graph;
+        CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
+        call(i);
+        CUDA_CHECK(cudaStreamEndCapture(stream, &graph));
+        CUDA_CHECK(cudaGraphInstantiate(&graphs[i], graph, 0));
+        CUDA_CHECK(cudaGraphDestroy(graph));
+    }
+    cudaEvent_t marks[kReplays + 1];
+    for (auto &mark : marks) CUDA_CHECK(cudaEventCreate(&mark));
+    for (int i = 0; i < 4; i++) CUDA_CHECK(cudaGraphLaunch(graphs[i % inputs], stream));
+    CUDA_CHECK(cudaEventRecord(marks[0], stream));
+    for (int i = 0; i < kReplays; i++) {
+        CUDA_CHECK(cudaGraphLaunch(graphs[i % inputs], stream));
+        CUDA_CHECK(cudaEventRecord(marks[i + 1], stream));
+    }
+    CUDA_CHECK(cudaStreamSynchronize(stream));
+    std::vector<float> times(kReplays);
+    for (int i = 0; i < kReplays; i++)
+        CUDA_CHECK(cudaEventElapsedTime(&times[i], marks[i], marks[i + 1]));
+    for (auto &mark : marks) CUDA_CHECK(cudaEventDestroy(mark));
+    for (auto graph : graphs) CUDA_CHECK(cudaGraphExecDestroy(graph));
+    std::nth_element(times.begin(), times.begin() + kReplays / 2, times.end());
+    return 1e3 * times[kReplays / 2];
+}
+
+void bench_methods(const Shape &s, cudaStream_t stream)
+{
+    const size_t numbers = (size_t)s.batch * s.m * s.n, bytes = 2 * numbers;
+    const int inputs = bytes > (100u << 20) ? 1 : std::min<size_t>(16, (100u << 20) / bytes + 1);
+    bf16 *x = static_cast<bf16 *>(room(inputs * bytes));
+    void *out = room(inputs * bytes);
+    fill_kernel<<<1024, 256, 0, stream>>>(x, inputs * numbers, 1);
+    for (const char *name : methods) {
+        NsMethod method;
+        Error err;
+        if (!ns_method_find(&method, name, &err)) exit(1);
+        void *work = room(ns_workspace_size_cuda(&method, s.batch, s.m, s.n));
+        const double us = time_call(stream, inputs, [&](int i) {
+            ns_orthogonalize_to_cuda(&method, static_cast<char *>(out) + i * bytes, method.storage,
+                                     x + i * numbers, DT_BF16, false, s.batch, s.m, s.n, work, stream);
+        });
+        const double flops = s.batch * useful_flops(method, s.m, s.n);
+        printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%", s.batch, s.m, s.n, name, us,
+               flops / us * 1e-6, 100 * flops / kPeak / (us * 1e-6));
+        if (s.peers > 0) printf("  %8.0f", s.peers);
+        printf("  failed %d\n", ns_failed_cuda(work, stream));
+        CUDA_CHECK(cudaFree(work));
+    }
+    CUDA_CHECK(cudaFree(x));
+    CUDA_CHECK(cudaFree(out));
+}
+
+void bench_products(const Shape &s, cudaStream_t stream)
+{
+    const size_t wide = (size_t)s.batch * s.m * s.n, square = (size_t)s.batch * s.m * s.m;
+    bf16 *x = static_cast<bf16 *>(room(2 * wide)), *a = static_cast<bf16 *>(room(2 * square));
+    void *y = room(2 * wide), *c = room(2 * square);
+    const NsProduct w = {DT_BF16, s.batch, room(kNsLtBytes), stream};
+    int *flags = static_cast<int *>(room(sizeof(int) * s.batch));
+    fill_kernel<<<1024, 256, 0, stream>>>(x, wide, 1);
+    fill_kernel<<<1024, 256, 0, stream>>>(a, square, 2);
+    const double m = s.m, n = s.n;
+    const struct {
+        const char *name;
+        double flops, us;
+    } rows[] = {
+        {"X X^T", m * m * n,
+         time_call(stream, 1, [&](int) { ns_symmetric(w, c, x, x, s.m, s.n, 1, 0); })},
+        {"A^2 + b A", m * m * m,
+         time_call(stream, 1, [&](int) { ns_symmetric(w, c, a, a, s.m, s.m, 0.5f, -2); })},
+        {"B X + a X", 2 * m * m * n,
+         time_call(stream, 1, [&](int) { ns_apply(w, y, a, x, s.m, s.n, 4, flags); })},
+    };
+    for (const auto &row : rows)
+        printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%\n", s.batch, s.m, s.n, row.name, row.us,
+               s.batch * row.flops / row.us * 1e-6, 100 * s.batch * row.flops / kPeak / (row.us * 1e-6));
+    for (void *p : {(void *)x, (void *)a, y, c, w.scratch, (void *)flags}) CUDA_CHECK(cudaFree(p));
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    bool products = false;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--cublas")) ns_use_hopper(false);
+        else if (!strcmp(argv[i], "--products")) products = true;
+        else {
+            fprintf(stderr, "usage: ns_bench [--cublas] [--products]\n");
+            return 2;
+        }
+    }
+    cudaStream_t stream;
+    CUDA_CHECK(cudaStreamCreate(&stream));
+    printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
+    for (const Shape &s : shapes)
+        if (products) bench_products(s, stream);
+        else bench_methods(s, stream);
+    return 0;
+}

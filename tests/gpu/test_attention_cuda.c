@@ -1,0 +1,585 @@
+// Attention, QK-norm with rotary and value mix, and the output gate on the GPU, against ops_cpu_f64
+// over the same bf16 inputs. Where tensor cores compute, our error may be twice that of a plain
+// transcription in fp32 that rounds what they round (P, dS and the outputs, to bf16); elsewhere
+// outputs may be off by twice the rounding to bf16. Both paths run: wgmma and mma.sync.
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../ops/cuda/device.h"
+#include "../test.h"
+
+extern bool cuda_portable_attention;
+
+static const Ops *gpu;
+
+static double random_number(void) // uniform in [-1, 1)
+{
+    static uint64_t state = 1;
+    uint64_t z = state += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (double)((z ^ (z >> 31)) >> 40) * 0x1p-23 - 1;
+}
+
+// ---- buffers: the same numbers for the GPU, the double device and plain fp32 ---------------------
+
+typedef struct {
+    size_t n;
+    DType type; // on the GPU
+    void *on_gpu;
+    double *exact;
+    float *plain;
+    double *got; // from the GPU, after fetch
+} Nums;
+
+static Nums *pool[32];
+static int pool_size;
+
+static void put(Nums *x) // exact, rounded to the GPU's type, to all three
+{
+    char *stored = malloc(x->n * dtype_size(x->type) + 1);
+    for (size_t i = 0; i < x->n; i++) {
+        dtype_set(stored, x->type, i, x->exact[i]);
+        x->exact[i] = dtype_get(stored, x->type, i);
+        x->plain[i] = (float)x->exact[i];
+    }
+    gpu->mem_put(x->on_gpu, stored, x->n * dtype_size(x->type));
+    free(stored);
+}
+
+static Nums *nums(size_t n, DType type, double scale) // NaN when scale is: for outputs
+{
+    Nums *x = malloc(sizeof *x);
+    *x = (Nums){.n = n, .type = type, .on_gpu = gpu->mem_alloc(n * dtype_size(type))};
+    x->exact = malloc(n * sizeof(double)), x->got = malloc(n * sizeof(double));
+    x->plain = malloc(n * sizeof(float));
+    for (size_t i = 0; i < n; i++) x->exact[i] = scale * random_number();
+    put(x);
+    return pool[pool_size++] = x;
+}
+
+static void fetch(Nums *x)
+{
+    char *stored = malloc(x->n * dtype_size(x->type) + 1);
+    gpu->mem_get(stored, x->on_gpu, x->n * dtype_size(x->type));
+    for (size_t i = 0; i < x->n; i++) x->got[i] = dtype_get(stored, x->type, i);
+    free(stored);
+}
+
+static void *bytes_of(const Nums *x)
+{
+    void *bytes = malloc(x->n * dtype_size(x->type) + 1);
+    gpu->mem_get(bytes, x->on_gpu, x->n * dtype_size(x->type));
+    return bytes;
+}
+
+static bool same_bytes(const Nums *x, const void *bytes)
+{
+    void *now = bytes_of(x);
+    const bool same = memcmp(now, bytes, x->n * dtype_size(x->type)) == 0;
+    free(now);
+    return same;
+}
+
+static void poison(Nums *x) // on the GPU
+{
+    void *bytes = malloc(x->n * dtype_size(x->type) + 1);
+    memset(bytes, 0xff, x->n * dtype_size(x->type));
+    gpu->mem_put(x->on_gpu, bytes, x->n * dtype_size(x->type));
+    free(bytes);
+}
+
+static void free_all(void)
+{
+    while (pool_size > 0) {
+        Nums *x = pool[--pool_size];
+        gpu->mem_free(x->on_gpu);
+        free(x->exact), free(x->plain), free(x->got), free(x);
+    }
+}
+
+static int32_t *gpu_ints(const int32_t *x, size_t n)
+{
+    int32_t *p = gpu->mem_alloc(n * 4);
+    gpu->mem_put(p, x, n * 4);
+    return p;
+}
+
+// ---- attention in plain bf16 -------------------------------------------------------------------
+
+enum { MAX_DOCS = 64, MAX_D = 128 };
+static int t, h, d, n_docs;
+static int32_t cu[MAX_DOCS + 1], window;
+static double scale;
+static Nums *qkv, *o, *lse, *d_o, *dqkv, *delta;
+
+static int document(int p)
+{
+    int doc = 0;
+    for (int i = 0; i < n_docs; i++)
+        if (cu[i] <= p) doc = i;
+    return doc;
+}
+
+static int first_key(int p)
+{
+    const int start = cu[document(p)];
+    return window > p - start ? start : p - window;
+}
+
+static int last_query(int j)
+{
+    const int end = cu[document(j) + 1] - 1;
+    return window > end - j ? end : j + window;
+}
+
+static float dot(const float *a, const float *b)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < d; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+static void add_scaled(float *y, float a, const float *x)
+{
+#pragma omp simd
+    for (int i = 0; i < d; i++) y[i] += a * x[i];
+}
+
+static const float *row_of(int part, int p, int i)
+{
+    return qkv->plain + (((size_t)p * 3 + (size_t)part) * (size_t)h + (size_t)i) * (size_t)d;
+}
+
+static void plain_forward(void)
+{
+    const float sc = (float)scale;
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int p = 0; p < t; p++)
+        for (int i = 0; i < h; i++) {
+            const int first = first_key(p);
+            const size_t at = (size_t)p * h + i;
+            float max = -INFINITY, sum = 0, out[MAX_D] = {0};
+            for (int j = first; j <= p; j++)
+                max = fmaxf(max, sc * dot(row_of(0, p, i), row_of(1, j, i)));
+            for (int j = first; j <= p; j++) {
+                const float prob = expf(sc * dot(row_of(0, p, i), row_of(1, j, i)) - max);
+                sum += prob;
+                add_scaled(out, round_bf16(prob), row_of(2, j, i));
+            }
+            for (int c = 0; c < d; c++) o->plain[at * d + c] = round_bf16(out[c] / sum);
+            lse->plain[at] = max + logf(sum);
+        }
+}
+
+static void plain_pair(float *prob, float *ds, int p, int j, int i)
+{
+    const size_t at = (size_t)p * h + i;
+    *prob = expf((float)scale * dot(row_of(0, p, i), row_of(1, j, i)) - lse->plain[at]);
+    *ds = *prob * (dot(d_o->plain + at * d, row_of(2, j, i)) - delta->plain[at]);
+}
+
+static void plain_backward(void)
+{
+    const float sc = (float)scale;
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int p = 0; p < t; p++)
+        for (int i = 0; i < h; i++) {
+            const size_t at = (size_t)p * h + i;
+            float sum[MAX_D] = {0}, prob, ds;
+            delta->plain[at] = dot(d_o->plain + at * d, o->plain + at * d);
+            for (int j = first_key(p); j <= p; j++) {
+                plain_pair(&prob, &ds, p, j, i);
+                add_scaled(sum, round_bf16(ds), row_of(1, j, i));
+            }
+            float *dq = dqkv->plain + ((size_t)p * 3 * h + i) * d;
+            for (int c = 0; c < d; c++) dq[c] = round_bf16(sc * sum[c]);
+        }
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int j = 0; j < t; j++)
+        for (int i = 0; i < h; i++) {
+            float sum_k[MAX_D] = {0}, sum_v[MAX_D] = {0}, prob, ds;
+            for (int p = j; p <= last_query(j); p++) {
+                plain_pair(&prob, &ds, p, j, i);
+                add_scaled(sum_k, round_bf16(ds), row_of(0, p, i));
+                add_scaled(sum_v, round_bf16(prob), d_o->plain + ((size_t)p * h + i) * d);
+            }
+            float *dk = dqkv->plain + ((size_t)j * 3 * h + h + i) * d, *dv = dk + h * d;
+            for (int c = 0; c < d; c++) dk[c] = round_bf16(sc * sum_k[c]), dv[c] = round_bf16(sum_v[c]);
+        }
+}
+
+// ---- attention ---------------------------------------------------------------------------------
+
+static struct {
+    double ratio[2]; // worst of our error over the plain one: largest, root mean square
+    double relative; // worst |error| / |exact|, as norms
+} worst[2][4];
+static const char *const names[4] = {"o", "dq", "dk", "dv"};
+
+// Numbers [start, start + n) of every `stride` of x. The floors: one rounding to bf16, which plain
+// may be lucky to escape where there are few numbers, and the sums in fp32, which plain adds in
+// another order.
+static void check_part(const char *what, const Nums *x, size_t start, size_t n, size_t stride,
+                       double noise)
+{
+    double top = 0, ours = 0, plain = 0, ours2 = 0, plain2 = 0, exact2 = 0;
+    size_t count = 0;
+    for (size_t row = start; row < x->n; row += stride)
+        for (size_t i = row; i < row + n; i++, count++) {
+            const double e = fabs(x->got[i] - x->exact[i]), f = fabs(x->plain[i] - x->exact[i]);
+            if (!(e <= ours)) ours = e;
+            if (!(f <= plain)) plain = f;
+            top = fmax(top, fabs(x->exact[i]));
+            ours2 += e * e, plain2 += f * f, exact2 += x->exact[i] * x->exact[i];
+        }
+    const double rounding = count < 4096 ? 0x1p-9 * top : 0;
+    CHECK(ours <= 2 * plain + rounding + noise,
+          "%s T %d H %d d %d w %d docs %d %s: off by %.3g, plain by %.3g, of %.3g", what, t, h, d,
+          window, n_docs, cuda_portable_attention ? "mma" : "wgmma", ours, plain, top);
+    const double rms = sqrt(ours2 / (double)count), plain_rms = sqrt(plain2 / (double)count);
+    CHECK(rms <= 2 * plain_rms + rounding + noise, "%s T %d H %d d %d w %d: rms %.3g, plain %.3g",
+          what, t, h, d, window, rms, plain_rms);
+    for (int k = 0; k < 4; k++)
+        if (strcmp(what, names[k]) == 0 && count >= 4096 && plain > noise) {
+            const int path = cuda_portable_attention;
+            worst[path][k].ratio[0] = fmax(worst[path][k].ratio[0], ours / plain);
+            worst[path][k].ratio[1] = fmax(worst[path][k].ratio[1], rms / plain_rms);
+            worst[path][k].relative = fmax(worst[path][k].relative, sqrt(ours2 / exact2));
+        }
+}
+
+static int32_t *cu_gpu, *window_gpu;
+static double *scale_gpu;
+
+static void run_gpu(void)
+{
+    poison(o), poison(lse), poison(dqkv), poison(delta);
+    gpu->attention_forward(o->on_gpu, lse->on_gpu, qkv->on_gpu, cu_gpu, n_docs, window_gpu,
+                           scale_gpu, t, h, d);
+    gpu->attention_backward(dqkv->on_gpu, delta->on_gpu, d_o->on_gpu, o->on_gpu, lse->on_gpu,
+                            qkv->on_gpu, cu_gpu, n_docs, window_gpu, scale_gpu, t, h, d);
+}
+
+static void make_attention(void)
+{
+    const size_t n = (size_t)t * h * d;
+    qkv = nums(3 * n, DT_BF16, 1.7), d_o = nums(n, DT_BF16, 1);
+    o = nums(n, DT_BF16, NAN), lse = nums((size_t)t * h, DT_F32, NAN);
+    dqkv = nums(3 * n, DT_BF16, NAN), delta = nums((size_t)t * h, DT_F32, NAN);
+    cu_gpu = gpu_ints(cu, (size_t)n_docs + 1), window_gpu = gpu_ints(&window, 1);
+    scale_gpu = gpu->mem_alloc(8);
+    gpu->mem_put(scale_gpu, &scale, 8);
+}
+
+static void run_exact(void)
+{
+    ops_cpu_f64.attention_forward(o->exact, lse->exact, qkv->exact, cu, n_docs, &window, &scale, t,
+                                  h, d);
+    ops_cpu_f64.attention_backward(dqkv->exact, delta->exact, d_o->exact, o->exact, lse->exact,
+                                   qkv->exact, cu, n_docs, &window, &scale, t, h, d);
+}
+
+static void free_attention(void)
+{
+    free_all();
+    gpu->mem_free(cu_gpu), gpu->mem_free(window_gpu), gpu->mem_free(scale_gpu);
+}
+
+static void attention_case(void)
+{
+    make_attention();
+    run_exact();
+    plain_forward();
+    plain_backward();
+    // Sums of d products in fp32, any order: (d + 8) 2^-24 of the sum of their magnitudes.
+    const double sums = (d + 8) * 0x1p-24, logit = scale * d * 1.7 * 1.7, dp = d * 1.7;
+    for (int portable = 0; portable < 2; portable++) {
+        cuda_portable_attention = portable;
+        run_gpu();
+        fetch(o), fetch(lse), fetch(dqkv);
+        const size_t width = (size_t)h * d;
+        check_part("o", o, 0, width, width, sums * 1.7);
+        check_part("lse", lse, 0, (size_t)h, (size_t)h, sums * (1 + logit));
+        check_part("dq", dqkv, 0, width, 3 * width, sums * scale * dp * 1.7);
+        check_part("dk", dqkv, width, width, 3 * width, sums * scale * dp * 1.7);
+        check_part("dv", dqkv, 2 * width, width, 3 * width, sums * logit);
+        void *first[] = {bytes_of(o), bytes_of(lse), bytes_of(dqkv)};
+        run_gpu();
+        CHECK(same_bytes(o, first[0]) && same_bytes(lse, first[1]) && same_bytes(dqkv, first[2]),
+              "T %d H %d d %d w %d: a second run gives other bits", t, h, d, window);
+        for (int i = 0; i < 3; i++) free(first[i]);
+    }
+    cuda_portable_attention = false;
+    free_attention();
+}
+
+static void add_document(int length)
+{
+    if (length > t - cu[n_docs]) length = t - cu[n_docs];
+    cu[n_docs + 1] = cu[n_docs] + length;
+    n_docs++;
+}
+
+// One document; or empty ones at both ends and in between, one of 300 tokens, short ones.
+static void set_documents(bool many)
+{
+    static const int lengths[] = {0, 0, 5, 300, 1, 0, 0, 0, 64, 63, 0, 130, 7, 1, 1, 500, 0, 1000, 0};
+    n_docs = 0;
+    if (many)
+        for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) add_document(lengths[i]);
+    add_document(t);
+    if (many) add_document(0), add_document(0);
+}
+
+TEST(attention_small_shapes)
+{
+    static const int sizes[] = {1, 63, 64, 65, 200}, heads[] = {1, 2, 6},
+                     windows[] = {0, 1, 63, 64, 127, 128, 384, INT32_MAX};
+    scale = 0.1;
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 3; j++)
+            for (int k = 0; k < 8; k++)
+                for (int many = 0; many < 2; many++) {
+                    t = sizes[i], h = heads[j], d = (i + j + k + many) % 2 ? 64 : 128;
+                    window = windows[k];
+                    set_documents(many);
+                    attention_case();
+                }
+}
+
+TEST(attention_larger_shapes)
+{
+    static const int windows[] = {0, 1, 63, 64, 127, 128, 384, 5000};
+    for (int k = 0; k < 8; k++)
+        for (int many = 0; many < 2; many++)
+            for (d = 64; d <= 128; d += 64) {
+                t = 1000, h = 2, window = windows[k], scale = 0.13;
+                set_documents(many);
+                attention_case();
+                if (window < 128 || (d == 64 && many)) continue;
+                t = 4096, h = window == 128 ? 6 : 1;
+                set_documents(many);
+                attention_case();
+            }
+}
+
+TEST(attention_large_logits)
+{
+    t = 70, h = 1, d = 64, window = 1000, scale = 1000;
+    set_documents(false);
+    make_attention();
+    for (size_t i = 0; i < qkv->n; i++) // q = e_0; k = -e_0 but for key 5, +e_0
+        if (i / 64 % 3 < 2)
+            qkv->exact[i] = i % 64 ? 0 : i / 64 % 3 == 1 && i / 192 != 5 ? -1 : 1;
+    put(qkv);
+    run_gpu();
+    fetch(o), fetch(lse), fetch(dqkv);
+    for (int p = 5; p < t; p++) {
+        CHECK(lse->got[p] == 1000, "%g", lse->got[p]);
+        for (int j = 0; j < 64; j++) CHECK(o->got[p * 64 + j] == qkv->exact[5 * 192 + 128 + j]);
+    }
+    for (size_t i = 0; i < dqkv->n; i++) CHECK(isfinite(dqkv->got[i]));
+    free_attention();
+}
+
+// A NaN in q, k, v or dO reaches every output that depends on it.
+TEST(attention_passes_nan_on)
+{
+    t = 400, h = 2, d = 128, window = 128, scale = 0.1;
+    for (int part = 0; part < 4; part++)
+        for (int portable = 0; portable < 2; portable++) {
+            cuda_portable_attention = portable;
+            set_documents(true);
+            make_attention();
+            (part < 3 ? qkv->exact + (200 * 3 + part) * h * d : d_o->exact + 200 * h * d)[9] = NAN;
+            put(qkv), put(d_o);
+            run_exact();
+            run_gpu();
+            fetch(o), fetch(dqkv);
+            size_t expected = 0, missed = 0;
+            for (size_t i = 0; i < o->n; i++)
+                if (isnan(o->exact[i])) expected++, missed += !isnan(o->got[i]);
+            for (size_t i = 0; i < dqkv->n; i++)
+                if (isnan(dqkv->exact[i])) expected++, missed += !isnan(dqkv->got[i]);
+            CHECK(expected > 0 && missed == 0, "part %d: %zu of %zu NaN are missing", part, missed,
+                  expected);
+            free_attention();
+        }
+    cuda_portable_attention = false;
+}
+
+// ---- the operations without tensor cores -------------------------------------------------------
+
+// Every number within two roundings to its type and `noise`, the worst case of sums in fp32.
+static void check_rounded(const char *what, Nums *x, double noise)
+{
+    fetch(x);
+    const double unit = x->type == DT_BF16 ? 0x1p-8 : 0x1p-23;
+    size_t wrong = 0, where = 0;
+    for (size_t i = 0; i < x->n; i++)
+        if (!(fabs(x->got[i] - x->exact[i]) <= unit * fabs(x->exact[i]) + noise)) {
+            if (wrong++ == 0) where = i;
+        }
+    CHECK(wrong == 0, "%s T %d H %d d %d: %zu of %zu are off, the first at %zu: %.9g, exact %.9g", what,
+          t, h, d, wrong, x->n, where, x->got[where], x->exact[where]);
+}
+
+static void qkv_case(int active, bool has_ve)
+{
+    enum { VOCAB = 50 };
+    const size_t n = (size_t)t * h * d;
+    const double eps = 0x1p-23;
+    int32_t *ids = malloc((size_t)t * 4), *ids_gpu;
+    for (int p = 0; p < t; p++) ids[p] = (int32_t)((random_number() + 1) / 2 * VOCAB);
+    ids_gpu = gpu_ints(ids, (size_t)t);
+    Nums *in = nums(3 * n, DT_BF16, 2), *out = nums(3 * n, DT_BF16, NAN);
+    Nums *cosine = nums((size_t)t * active + 1, DT_F32, 1), *sine = nums((size_t)t * active + 1, DT_F32, 1);
+    Nums *s = nums(2, DT_F32, 1), *ve = nums((size_t)VOCAB * h * d, DT_BF16, 1);
+    Nums *grad = nums(3 * n, DT_BF16, 1), *din = nums(3 * n, DT_BF16, NAN);
+    Nums *ds = nums(2, DT_F32, 1), *dve = nums(n, DT_BF16, 1);
+    const double ds_start[2] = {ds->exact[0], ds->exact[1]};
+    void *in_bytes = bytes_of(in), *grad_bytes = bytes_of(grad), *dve_bytes = bytes_of(dve);
+    poison(out), poison(din);
+#define FORWARD(ops, from, to, where)                                                              \
+    (ops)->qkv_forward(to, from, cosine->where, sine->where, active, s->where,                     \
+                       has_ve ? ve->where : NULL, (ops) == gpu ? ids_gpu : ids, t, h, d, eps)
+#define BACKWARD(ops, from, to, where)                                                             \
+    (ops)->qkv_backward(to, ds->where, has_ve ? dve->where : NULL, from, in->where, cosine->where, \
+                        sine->where, active, s->where, has_ve ? ve->where : NULL,                  \
+                        (ops) == gpu ? ids_gpu : ids, t, h, d, eps)
+    FORWARD(&ops_cpu_f64, in->exact, out->exact, exact);
+    BACKWARD(&ops_cpu_f64, grad->exact, din->exact, exact);
+    FORWARD(gpu, in->on_gpu, out->on_gpu, on_gpu);
+    BACKWARD(gpu, grad->on_gpu, din->on_gpu, on_gpu);
+    const double sums = (d + 16) * 0x1p-24; // of numbers up to 2 in magnitude, r near 1
+    check_rounded("qkv", out, sums * 4);
+    check_rounded("dqkv", din, sums * 16);
+    check_rounded("dve", dve, 0x1p-8 * 2); // += rounds the sum of two numbers up to 2
+    double terms[2] = {fabs(ds_start[0]), fabs(ds_start[1])};
+    for (int p = 0; p < t; p++)
+        for (int c = 0; c < h * d; c++) {
+            const double g = grad->exact[((size_t)p * 3 + 2) * h * d + c];
+            terms[0] += fabs(g * in->exact[((size_t)p * 3 + 2) * h * d + c]);
+            terms[1] += fabs(g * ve->exact[(size_t)ids[p] * h * d + c]);
+        }
+    // A lane adds at most h d / 32 products of each of its tokens, then 40 sums across lanes, warps.
+    const double chain = ((double)h * d / 32 * (t / (8 * 528) + 1) + 40) * 0x1p-24;
+    check_rounded("ds", ds, chain * fmax(terms[0], terms[1]));
+    CHECK(has_ve || (ds->got[1] == ds_start[1] && same_bytes(dve, dve_bytes)));
+
+    void *out_bytes = bytes_of(out), *din_bytes = bytes_of(din), *ds_bytes = bytes_of(ds);
+    void *dve_after = bytes_of(dve);
+    gpu->mem_put(out->on_gpu, in_bytes, in->n * 2); // in place, twice the same bits
+    FORWARD(gpu, out->on_gpu, out->on_gpu, on_gpu);
+    gpu->mem_put(din->on_gpu, grad_bytes, grad->n * 2);
+    gpu->mem_put(dve->on_gpu, dve_bytes, dve->n * 2);
+    const float start[2] = {(float)ds_start[0], (float)ds_start[1]};
+    gpu->mem_put(ds->on_gpu, start, sizeof start);
+    BACKWARD(gpu, din->on_gpu, din->on_gpu, on_gpu);
+    CHECK(same_bytes(out, out_bytes) && same_bytes(din, din_bytes) && same_bytes(ds, ds_bytes) &&
+          same_bytes(dve, dve_after));
+    free(in_bytes), free(grad_bytes), free(dve_bytes), free(out_bytes), free(din_bytes);
+    free(ds_bytes), free(dve_after), free(ids);
+    gpu->mem_free(ids_gpu);
+    free_all();
+}
+
+TEST(qkv_norm_rotary_value_mix)
+{
+    static const int sizes[] = {1, 7, 65, 1000, 10000}, heads[] = {1, 2, 6, 7};
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 4; j++)
+            for (d = 64; d <= 128; d += 64) {
+                t = sizes[i], h = heads[j];
+                qkv_case((i + j) % 3 == 0 ? d / 2 : (i + j) % 3 == 1 ? d / 4 : 5, (i + j) % 2);
+            }
+}
+
+static void gate_case(int channels)
+{
+    const size_t n = (size_t)t * h * d;
+    Nums *out = nums(n, DT_BF16, 2), *y = nums(n, DT_BF16, NAN), *a = nums(n, DT_BF16, 1);
+    Nums *gate = nums((size_t)h * channels, DT_BF16, 1), *dy = nums(n, DT_BF16, 1);
+    Nums *grad = nums(n, DT_BF16, NAN), *da = nums(n, DT_BF16, 1);
+    Nums *dgate = nums((size_t)h * channels, DT_F32, 1);
+    void *out_bytes = bytes_of(out), *dy_bytes = bytes_of(dy), *da_bytes = bytes_of(da);
+    void *dgate_bytes = bytes_of(dgate);
+    poison(y), poison(grad);
+#define GATE(ops, from, to, where)                                                                 \
+    (ops)->gate_forward(to, from, a->where, gate->where, t, h, d, channels)
+#define GATE_BACKWARD(ops, from, to, where)                                                        \
+    (ops)->gate_backward(to, da->where, dgate->where, from, out->where, a->where, gate->where, t,  \
+                         h, d, channels)
+    GATE(&ops_cpu_f64, out->exact, y->exact, exact);
+    GATE_BACKWARD(&ops_cpu_f64, dy->exact, grad->exact, exact);
+    GATE(gpu, out->on_gpu, y->on_gpu, on_gpu);
+    GATE_BACKWARD(gpu, dy->on_gpu, grad->on_gpu, on_gpu);
+    // g: the sum of `channels` products and exp. dz: g (1 - g) <= 1/4 times a sum of d products of
+    // magnitude up to 2, then h (da) or t (dgate) of them.
+    const double sums = (channels + 16) * 0x1p-24;
+    const double dz = 0.25 * 2 * d * (sums + (d + 16) * 0x1p-24);
+    check_rounded("gate", y, 2 * sums);
+    check_rounded("d_o", grad, sums);
+    check_rounded("da", da, h * dz + 0x1p-8);
+    check_rounded("dgate", dgate, t * (dz + 0.5 * d * (t / 528.0 + 16) * 0x1p-24));
+    void *y_bytes = bytes_of(y), *grad_bytes = bytes_of(grad), *da_after = bytes_of(da);
+    void *dgate_after = bytes_of(dgate);
+    gpu->mem_put(y->on_gpu, out_bytes, n * 2); // in place
+    GATE(gpu, y->on_gpu, y->on_gpu, on_gpu);
+    gpu->mem_put(grad->on_gpu, dy_bytes, n * 2);
+    gpu->mem_put(da->on_gpu, da_bytes, n * 2);
+    gpu->mem_put(dgate->on_gpu, dgate_bytes, dgate->n * 4);
+    GATE_BACKWARD(gpu, grad->on_gpu, grad->on_gpu, on_gpu);
+    CHECK(same_bytes(y, y_bytes) && same_bytes(grad, grad_bytes) && same_bytes(da, da_after) &&
+          same_bytes(dgate, dgate_after));
+    free(out_bytes), free(dy_bytes), free(da_bytes), free(dgate_bytes);
+    free(y_bytes), free(grad_bytes), free(da_after), free(dgate_after);
+    free_all();
+}
+
+TEST(output_gate)
+{
+    static const int sizes[] = {1, 9, 65, 1000, 10000}, heads[] = {1, 2, 6, 7},
+                     channels[] = {12, 1, 64};
+    for (int i = 0; i < 5; i++)
+        for (int j = 0; j < 4; j++)
+            for (d = 64; d <= 128; d += 64) {
+                t = sizes[i], h = heads[j];
+                gate_case(channels[(i + j) % 3]);
+            }
+}
+
+int main(int argc, char **argv)
+{
+    char description[256];
+    Error err;
+    if (!ops_cuda_find(&gpu, description, sizeof description, &err)) {
+        printf("skipped: no GPU\n");
+        return TEST_SUMMARY();
+    }
+    const bool quick = argc > 1 && strcmp(argv[1], "--quick") == 0; // under compute-sanitizer
+    RUN(attention_large_logits);
+    RUN(attention_passes_nan_on);
+    if (quick) {
+        t = 200, h = 2, scale = 0.1, window = 64;
+        for (d = 64; d <= 128; d += 64) {
+            set_documents(true);
+            attention_case();
+            qkv_case(d / 4, true);
+            gate_case(12);
+        }
+        return TEST_SUMMARY();
+    }
+    RUN(qkv_norm_rotary_value_mix);
+    RUN(output_gate);
+    RUN(attention_small_shapes);
+    RUN(attention_larger_shapes);
+    for (int path = 0; path < 2; path++)
+        for (int k = 0; k < 4; k++)
+            printf("%s %s: at most %.2f of plain bf16's largest error, %.2f of its rms; rms %.2e\n",
+                   path ? "mma.sync" : "wgmma   ", names[k], worst[path][k].ratio[0],
+                   worst[path][k].ratio[1], worst[path][k].relative);
+    return TEST_SUMMARY();
+}

@@ -1,0 +1,233 @@
+// Orthogonalisation on the GPU against exact arithmetic: at most twice the error of the CPU's
+// emulation of the same storage. Both product kernels: Hopper's and cuBLASLt's.
+#include "ns_data.h"
+
+#include "../test.h"
+
+void ns_use_hopper(bool yes);
+
+static NsMethod method_with(const char *name, const char *storage)
+{
+    NsMethod method;
+    Error err;
+    CHECK(ns_method_find(&method, name, &err), "%s", err.text);
+    if (storage) CHECK(ns_method_set_storage(&method, storage, &err), "%s", err.text);
+    return method;
+}
+
+static void store(void *to, DType dtype, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) dtype_set(to, dtype, i, x[i]);
+}
+
+// y = the method on x by the GPU, given and returned as `dtype`; the number of NaN matrices. The
+// workspace ends in a guard.
+static int run_gpu(float *y, const NsMethod *m, const float *x, DType dtype, int batch, int rows,
+                   int cols)
+{
+    size_t n = (size_t)batch * rows * cols, work_bytes = ns_workspace_size_cuda(m, batch, rows, cols);
+    void *host = malloc(n * dtype_size(dtype));
+    store(host, dtype, x, n);
+    char *gpu = device_copy(host, n * dtype_size(dtype)), *work = device_room(work_bytes + 64);
+    CHECK(ns_orthogonalize_cuda(m, gpu, dtype, batch, rows, cols, work, NULL) == 0);
+    int failed = ns_failed_cuda(work, NULL);
+    MUST(cudaMemcpy(host, gpu, n * dtype_size(dtype), cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < n; i++) y[i] = (float)dtype_get(host, dtype, i);
+    unsigned char guard[64];
+    MUST(cudaMemcpy(guard, work + work_bytes, 64, cudaMemcpyDeviceToHost));
+    for (int i = 0; i < 64; i++) CHECK(guard[i] == 0xa5, "written past the workspace");
+    MUST(cudaFree(gpu));
+    MUST(cudaFree(work));
+    free(host);
+    return failed;
+}
+
+static void run_f32(float *y, const NsMethod *m, const float *x, int batch, int rows, int cols)
+{
+    void *work = malloc(ns_workspace_size(m, 8, rows, cols, sizeof(float)));
+    memcpy(y, x, (size_t)batch * rows * cols * sizeof(float));
+    ns_orthogonalize_f32(m, y, batch, rows, cols, work, 8);
+    free(work);
+}
+
+static double *run_exact(const NsMethod *m, const float *x, int batch, int rows, int cols)
+{
+    NsMethod exact = *m;
+    exact.storage = DT_F64;
+    size_t n = (size_t)batch * rows * cols;
+    double *y = malloc(n * sizeof(double));
+    for (size_t i = 0; i < n; i++) y[i] = x[i];
+    void *work = malloc(ns_workspace_size(&exact, 8, rows, cols, sizeof(double)));
+    ns_orthogonalize_f64(&exact, y, batch, rows, cols, work, 8);
+    free(work);
+    return y;
+}
+
+static double distance(const float *x, const double *y, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (x[i] - y[i]) * (x[i] - y[i]);
+    return sqrt(sum);
+}
+
+// One method and shape; both product kernels, and input rounded to the storage so that casting it
+// costs nothing.
+static void compare(const char *name, const char *storage, int batch, int rows, int cols)
+{
+    NsMethod m = method_with(name, storage);
+    size_t n = (size_t)batch * rows * cols;
+    float *x = gaussians(100 + n, n), *cpu = malloc(n * sizeof(float)), *gpu = malloc(n * sizeof(float));
+    double *exact = run_exact(&m, x, batch, rows, cols), size = 0;
+    run_f32(cpu, &m, x, batch, rows, cols);
+    for (size_t i = 0; i < n; i++) size += exact[i] * exact[i];
+    size = sqrt(size);
+    double theirs = distance(cpu, exact, n);
+    for (int hopper = 0; hopper < 2; hopper++) {
+        ns_use_hopper(hopper);
+        CHECK(run_gpu(gpu, &m, x, DT_F32, batch, rows, cols) == 0);
+        double ours = distance(gpu, exact, n);
+        // fp32 sums in another order: as much as one rounding of the largest size in each iteration.
+        double floor = m.storage == DT_F64 ? 1e-4 * size : 1e-6 * size;
+        CHECK(ours <= 2 * theirs + floor, "%s %s %dx%dx%d%s: %.3g against %.3g", name,
+              storage ? storage : "", batch, rows, cols, hopper ? "" : " cuBLASLt", ours / size,
+              theirs / size);
+        if (hopper && rows >= 768 && cols >= 768)
+            printf("     %-11s %2d x %4d x %4d: error %.5f, CPU emulation %.5f\n", name, batch, rows,
+                   cols, ours / size, theirs / size);
+    }
+    ns_use_hopper(true);
+    free(x), free(cpu), free(gpu), free(exact);
+}
+
+static const char *const storages[] = {"bf16", "f16", "real"};
+
+TEST(every_method_at_small_shapes)
+{
+    static const int shapes[][3] = {{3, 1, 1},    {3, 1, 12},  {3, 6, 12},   {3, 12, 6},
+                                    {1, 32, 64},  {2, 33, 33}, {3, 127, 250}, {2, 130, 129},
+                                    {2, 257, 384}};
+    for (int i = 0; ns_method_name(i); i++)
+        for (int t = 0; t < 3; t++)
+            for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+                compare(ns_method_name(i), storages[t], shapes[s][0], shapes[s][1], shapes[s][2]);
+}
+
+TEST(recipe_shapes)
+{
+    compare("turbo4", NULL, 1, 127, 1000);
+    compare("turbo4", NULL, 3, 768, 768);
+    compare("turbo4", NULL, 1, 768, 3072);
+    compare("turbo-gram4", NULL, 1, 3072, 768);
+    compare("s4-gram5", NULL, 1, 768, 3072);
+    compare("polar5", NULL, 1, 768, 768);
+    compare("turbo4", NULL, 22, 96, 384);
+    compare("s4-gram4", NULL, 40, 96, 96);
+}
+
+static size_t count_differing(const float *x, const float *y, size_t n)
+{
+    size_t differing = 0;
+    for (size_t i = 0; i < n; i++) differing += memcmp(x + i, y + i, sizeof *x) != 0;
+    return differing;
+}
+
+// Bit for bit: again, by every dtype that holds the input, and in another place of another batch.
+TEST(same_bits)
+{
+    static const int shapes[][3] = {{8, 768, 3072}, {9, 768, 768}, {3, 127, 1000}, {3, 6, 12}};
+    const char *const names[] = {"turbo4", "s4-gram5"};
+    for (int s = 0; s < 4; s++)
+        for (int k = 0; k < 2; k++) {
+            NsMethod m = method_with(names[k], NULL);
+            int batch = shapes[s][0], rows = shapes[s][1], cols = shapes[s][2];
+            size_t size = (size_t)rows * cols, n = batch * size;
+            float *x = gaussians(7, n), *y = malloc(n * sizeof(float)), *z = malloc(n * sizeof(float));
+            for (size_t i = 0; i < n; i++) x[i] = round_bf16(x[i]);
+            CHECK(run_gpu(y, &m, x, DT_F32, batch, rows, cols) == 0);
+            for (int again = 0; again < 2; again++) {
+                CHECK(run_gpu(z, &m, x, DT_F32, batch, rows, cols) == 0);
+                CHECK(!count_differing(y, z, n), "%s: not deterministic", names[k]);
+            }
+            if (m.storage == DT_BF16) {
+                CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
+                CHECK(!count_differing(y, z, n), "%s: the input's dtype matters", names[k]);
+            }
+            CHECK(run_gpu(z, &m, x + (batch - 1) * size, DT_F32, 1, rows, cols) == 0);
+            size_t differing = count_differing(y + (batch - 1) * size, z, size);
+            CHECK(!differing, "%s %dx%d: the batch matters, %zu numbers", names[k], rows, cols,
+                  differing);
+            free(x), free(y), free(z);
+        }
+}
+
+TEST(zeros_and_poison)
+{
+    static const int shapes[][2] = {{6, 12}, {127, 250}, {256, 384}, {384, 256}};
+    for (int i = 0; ns_method_name(i); i++)
+        for (int t = 0; t < 3; t++)
+            for (int s = 0; s < 4; s++) {
+                NsMethod m = method_with(ns_method_name(i), storages[t]);
+                int rows = shapes[s][0], cols = shapes[s][1];
+                size_t size = (size_t)rows * cols;
+                float *x = gaussians(9, 4 * size), *y = malloc(4 * size * sizeof(float)),
+                      *z = malloc(size * sizeof(float));
+                memset(x, 0, size * sizeof(float));
+                x[size + 5] = NAN, x[3 * size - 2] = -INFINITY;
+                for (int hopper = 0; hopper < 2; hopper++) {
+                    ns_use_hopper(hopper);
+                    CHECK(run_gpu(y, &m, x, DT_F32, 4, rows, cols) == 2, "%s", m.name);
+                    CHECK(run_gpu(z, &m, x + 3 * size, DT_F32, 1, rows, cols) == 0);
+                    size_t wrong = 0;
+                    for (size_t k = 0; k < size; k++)
+                        wrong += y[k] != 0 || !isnan(y[size + k]) || !isnan(y[2 * size + k]) ||
+                                 y[3 * size + k] != z[k];
+                    CHECK(!wrong, "%s %s %dx%d: %zu numbers", m.name, storages[t], rows, cols, wrong);
+                }
+                free(x), free(y), free(z);
+            }
+}
+
+// Powers of two change no bit where eps is negligible; tiny and huge inputs stay finite.
+TEST(scales)
+{
+    enum { M = 130, N = 200, SIZE = M * N };
+    float *g = gaussians(41, SIZE), *x = malloc(sizeof(float) * SIZE), *y = malloc(sizeof(float) * SIZE),
+          *z = malloc(sizeof(float) * SIZE);
+    const double factors[] = {1e-12, 1e-6, 1, 1e6, 1e12};
+    for (int i = 0; ns_method_name(i); i++) {
+        NsMethod m = method_with(ns_method_name(i), NULL);
+        m.eps = 0;
+        CHECK(run_gpu(y, &m, g, DT_F32, 1, M, N) == 0);
+        for (int e = -120; e <= 120; e += 60) {
+            for (int k = 0; k < SIZE; k++) x[k] = ldexpf(g[k], e);
+            CHECK(run_gpu(z, &m, x, DT_F32, 1, M, N) == 0);
+            size_t differing = count_differing(y, z, SIZE);
+            // Frobenius divides by a norm that is no power of two.
+            CHECK(!differing, "%s: 2^%d changes %zu", m.name, e, differing);
+        }
+        for (int f = 0; f < 5; f++) {
+            for (int k = 0; k < SIZE; k++) x[k] = (float)(g[k] * factors[f]);
+            CHECK(run_gpu(z, &m, x, DT_F32, 1, M, N) == 0);
+            double off = 0, size = 0;
+            for (int k = 0; k < SIZE; k++)
+                off += pow((double)z[k] - y[k], 2), size += pow((double)y[k], 2);
+            CHECK(sqrt(off / size) < 0.05, "%s at %g: %g", m.name, factors[f], sqrt(off / size));
+        }
+    }
+    free(g), free(x), free(y), free(z);
+}
+
+int main(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess || !count) {
+        printf("skipped: no GPU\n0 passed, 0 failed\n");
+        return 0;
+    }
+    RUN(every_method_at_small_shapes);
+    RUN(recipe_shapes);
+    RUN(same_bits);
+    RUN(zeros_and_poison);
+    RUN(scales);
+    return TEST_SUMMARY();
+}
