@@ -14,6 +14,7 @@ namespace
 // The iterate and room for the next, A, B, and with gram the product of steps and another.
 struct Work : NsBatch {
     char *x, *y, *a, *b, *q, *t;
+    bool unscaled; // X still lacks diag(s), which its next product brings
     NsProduct product;
 };
 
@@ -67,25 +68,30 @@ void swap(char *&p, char *&q)
     p = q, q = kept;
 }
 
-void symmetric(const Work &w, void *c, const void *p, const void *q, double alpha, double beta)
+void symmetric(const Work &w, void *c, const void *p, const void *q, double alpha, double beta,
+               bool upper)
 {
-    ns_symmetric(w.product, c, p, q, w.M, w.M, (float)alpha, (float)beta);
+    ns_symmetric(w.product, c, p, q, w.M, w.M, (float)alpha, (float)beta, upper);
 }
 
 // A = R(X X^T).
-void gram_matrix(const Work &w) { ns_symmetric(w.product, w.a, w.x, w.x, w.M, w.N, 1, 0); }
+void gram_matrix(const Work &w) { ns_symmetric(w.product, w.a, w.x, w.x, w.M, w.N, 1, 0, false); }
 
 // B = R(c A^2 + b A).
 void polynomial(const Work &w, NsCoeff coeff)
 {
     if (coeff.c == 0) ns_affine(w, w.b, w.a, coeff.b, 0);
-    else symmetric(w, w.b, w.a, w.a, coeff.c, coeff.b);
+    else symmetric(w, w.b, w.a, w.a, coeff.c, coeff.b, false);
 }
 
-// X = R(p X + beta X). The last one writes `last` when that is given.
-void apply(Work &w, const void *p, double beta, void *last, bool flag)
+// X = R(p X + beta X). The last one writes `last` when that is given. An X that lacks its factors is
+// p diag(s) X + beta diag(s) X, which spares a pass over X; p is overwritten.
+void apply(Work &w, void *p, double beta, void *last, bool flag)
 {
-    ns_apply(w.product, last ? last : w.y, p, w.x, w.M, w.N, (float)beta, flag ? w.flags : nullptr);
+    if (w.unscaled) ns_scale_columns(w, p);
+    ns_apply(w.product, last ? last : w.y, p, w.x, w.M, w.N, (float)beta, w.unscaled ? w.s : nullptr,
+             flag ? w.flags : nullptr);
+    w.unscaled = false;
     if (!last) swap(w.x, w.y);
 }
 
@@ -100,7 +106,9 @@ void iterate_standard(Work &w, void *out)
 }
 
 // With Z = B: Q <- a Q + Q Z and A <- (a I + Z) A (a I + Z), as products of symmetric matrices that
-// commute; X is touched only at a restart and at the end.
+// commute but for rounding; X is touched only at a restart and at the end. The two sides of A take
+// opposite triangles: with the same one twice, the parts that do not commute add up, and the error
+// doubles.
 void iterate_gram(Work &w, void *out)
 {
     const int last = w.method->iterations - 1;
@@ -116,13 +124,13 @@ void iterate_gram(Work &w, void *out)
         if (fresh) {
             ns_affine(w, w.q, w.b, 1, coeff.a);
         } else {
-            symmetric(w, w.t, w.q, w.b, 1, coeff.a);
+            symmetric(w, w.t, w.q, w.b, 1, coeff.a, true);
             swap(w.q, w.t);
         }
         fresh = false;
         if (k == last || w.method->restarts >> (k + 1) & 1) continue; // A is not needed
-        symmetric(w, w.t, w.a, w.b, 1, coeff.a);
-        symmetric(w, w.a, w.t, w.b, 1, coeff.a);
+        symmetric(w, w.t, w.a, w.b, 1, coeff.a, false);
+        symmetric(w, w.a, w.t, w.b, 1, coeff.a, true);
     }
     apply(w, w.q, 0, out, true);
 }
@@ -163,7 +171,12 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
     ns_range(w, ns_parts(size));
     ns_load(w, w.x, x, type);
     gram_matrix(w);
-    if (method->norm == NS_NORM_AOL || method->norm == NS_NORM_SCHATTEN4) ns_normalize(w, w.x, w.a);
+    if (method->norm == NS_NORM_AOL || method->norm == NS_NORM_SCHATTEN4) {
+        // The factors of AOL may exceed what fp16 holds, where a row is almost zero.
+        w.unscaled = ns_apply_takes_factors(w.type) &&
+                     !(method->norm == NS_NORM_AOL && w.type == DT_F16);
+        ns_normalize(w, w.unscaled ? nullptr : w.x, w.a);
+    }
 
     const bool direct = !w.tall && w.M == w.m && w.N == w.n && out_type == w.type;
     (method->gram ? iterate_gram : iterate_standard)(w, direct ? out : nullptr);

@@ -315,7 +315,11 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
     *loss = 0;
     for (int i = 0; i < r->micro_batches; i++) {
         const Batch *data;
-        if (!loader_next(run->loader, &data, err)) return false;
+        if (!loader_next(run->loader, &data, err)) {
+            Error unused; // before the step has touched a gradient, what was learnt can be kept
+            if (i == 0 && run->state.step > run->saved_step) save_checkpoint(run, &unused);
+            return false;
+        }
         const GptBatch batch = gpt_batch(data);
         *loss += gpt_forward_backward(run->gpt, &batch) / r->micro_batches;
         unigram_add(&run->unigram, batch.targets, batch.tokens);

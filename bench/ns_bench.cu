@@ -135,11 +135,11 @@ void bench_products(const Shape &s, cudaStream_t stream)
         double flops, us;
     } rows[] = {
         {"X X^T", m * m * n,
-         time_call(stream, 1, [&](int) { ns_symmetric(w, c, x, x, s.m, s.n, 1, 0); })},
+         time_call(stream, 1, [&](int) { ns_symmetric(w, c, x, x, s.m, s.n, 1, 0, false); })},
         {"A^2 + b A", m * m * m,
-         time_call(stream, 1, [&](int) { ns_symmetric(w, c, a, a, s.m, s.m, 0.5f, -2); })},
+         time_call(stream, 1, [&](int) { ns_symmetric(w, c, a, a, s.m, s.m, 0.5f, -2, false); })},
         {"B X + a X", 2 * m * m * n,
-         time_call(stream, 1, [&](int) { ns_apply(w, y, a, x, s.m, s.n, 4, flags); })},
+         time_call(stream, 1, [&](int) { ns_apply(w, y, a, x, s.m, s.n, 4, nullptr, flags); })},
     };
     for (const auto &row : rows)
         printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%\n", s.batch, s.m, s.n, row.name, row.us,

@@ -44,7 +44,7 @@ typedef struct {
 typedef struct {
     const int32_t *ids, *targets; // (T)
     const int32_t *cu;            // (n_docs + 1) document starts, from 0 to T; empty ones allowed
-    int n_docs, tokens;
+    int n_docs, tokens;           // n_docs <= T + 1
 } GptBatch;
 
 typedef struct {
