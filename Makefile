@@ -6,7 +6,7 @@ endif
 BUILD   ?= build
 OPT     ?= -O3 -march=native
 CFLAGS  ?= $(OPT) -g
-ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unknown-pragmas -fno-math-errno \
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -Wall -Wextra $(WERROR) -Wno-unknown-pragmas -fno-math-errno \
              $(SIMD) $(OPENMP) $(CFLAGS) $(EXTRA)
 LDLIBS   = $(OPENMP) $(BLASLIB) $(EXTRA) -lm -lpthread
 
@@ -29,20 +29,55 @@ ifeq ($(BLAS),1)
 BLASLIB := $(TRY_BLAS)
 endif
 
+# The GPU's device is built too where nvcc compiles and links a trial program with cuBLASLt; CUDA=0
+# leaves it out. The trial is repeated when nvcc's version or the flags below change.
+CUDA    ?= 1
+comma   := ,
+ifneq ($(CUDA),0)
+ifeq ($(origin NVCC),undefined)
+NVCC    := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+endif
+endif
+# Hopper's own code, and PTX for whatever else can run bf16; files named for Hopper have no such PTX.
+HOPPER     := -gencode=arch=compute_90a,code=sm_90a
+CUDA_ARCH  ?= $(HOPPER) -gencode=arch=compute_80,code=compute_80
+NVCC_FLAGS  = -O3 -std=c++17 -lineinfo --threads 1 $(CUDA_ARCH) $(if $(WERROR),-Werror all-warnings) \
+              -Xcompiler -Wall,-Wextra
+ifneq ($(NVCC),)
+TRIAL   := $(BUILD)/nvcc_trial
+NVCC_ID := $(NVCC) $(shell $(NVCC) --version 2>/dev/null | tail -n 1) $(CUDA_ARCH)
+HAVE_CUDA := $(shell grep -sqxF '$(NVCC_ID)' $(TRIAL).passed || { mkdir -p $(BUILD); \
+  printf '\043include <cublasLt.h>\nint main() { return cublasLtGetVersion() == 0; }\n' >$(TRIAL).cu; \
+  $(NVCC) $(CUDA_ARCH) $(TRIAL).cu -o $(TRIAL) -lcublasLt >$(TRIAL).log 2>&1 && \
+  echo '$(NVCC_ID)' >$(TRIAL).passed; }; grep -sqxF '$(NVCC_ID)' $(TRIAL).passed && echo 1)
+ifeq ($(HAVE_CUDA),)
+$(warning $(NVCC) does not build a trial program (see $(TRIAL).log): building for the CPU alone)
+endif
+endif
+ifeq ($(HAVE_CUDA),1)
+CUDA_OBJ  := $(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard *.cu ops/cuda/*.cu))
+CUDA_DIRS := $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/.*LIBRARIES= *//p' | tr -d '"')
+CUDA_INC  := $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/.*INCLUDES= *//p' | tr -d '"')
+CUDA_LIBS := $(CUDA_DIRS) $(patsubst -L%,-Wl$(comma)-rpath$(comma)%,$(filter-out %/stubs,$(CUDA_DIRS))) \
+             -lcublasLt -lcudart_static -ldl -lrt -lstdc++
+endif
+
 SRC   := $(wildcard *.c gpt/*.c run/*.c ops/*.c ops/cpu/*.c)
 LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out train_gpt.c,$(SRC))) \
          $(patsubst %.c,$(BUILD)/%.f64.o,$(wildcard ops/cpu/*.c))
 DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c,$(wildcard data/*.c)))
 TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c))
+GPU_TESTS := $(if $(CUDA_OBJ),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/gpu/test_*.c)))
 FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
-.PHONY: train all test sanitize bench-matmul clean help
+.SECONDARY: # keep what was built on the way
+.PHONY: train all test test-gpu sanitize bench-matmul clean help
 train: train_gpt $(CORPUS) ## build the program and the corpus it trains on by default
-all: train $(TESTS) $(FUZZ)
+all: train $(TESTS) $(GPU_TESTS) $(FUZZ)
 
-train_gpt: $(BUILD)/train_gpt.o $(LIB)
-	$(CC) -o $@ $^ $(LDLIBS)
+train_gpt: $(BUILD)/train_gpt.o $(LIB) $(CUDA_OBJ)
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(DATA)
 	$(CC) -o $@ $^ $(LDLIBS)
@@ -62,6 +97,19 @@ $(BUILD)/%.f64.o: %.c $(BUILD)/flags # the CPU device once more, in double
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -DREAL_DOUBLE -MMD -c $< -o $@
 
+# What CUDA changes: its kernels, and the program that knows of it.
+FLAGS_CUDA := $(if $(CUDA_OBJ),$(NVCC_ID) $(NVCC_FLAGS))
+$(shell echo '$(FLAGS_CUDA)' | cmp -s - $(BUILD)/flags_cuda || echo '$(FLAGS_CUDA)' >$(BUILD)/flags_cuda)
+
+$(BUILD)/%.cu.o: %.cu $(BUILD)/flags_cuda
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -MMD -MT $@ -MF $(@:.o=.d) -c $< -o $@
+
+$(patsubst %,$(BUILD)/%.o,$(wildcard ops/cuda/*hopper*.cu)): CUDA_ARCH = $(HOPPER)
+
+$(BUILD)/train_gpt.o: $(BUILD)/flags_cuda
+$(BUILD)/train_gpt.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
+
 $(BUILD)/ops/cpu/matmul.o $(BUILD)/ops/cpu/matmul.f64.o: EXTRA += $(if $(BLASLIB),-DUSE_OPENBLAS)
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIB) $(DATA)
@@ -70,7 +118,16 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIB) $(DATA)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver.o $(LIB) $(DATA)
 	$(CC) -o $@ $^ $(LDLIBS)
 
-test: train $(TESTS) $(FUZZ) ## build and run every test; the last line counts them
+$(BUILD)/tests/gpu/%.o: EXTRA += $(CUDA_INC)
+
+$(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(LIB) $(CUDA_OBJ)
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+test-gpu: $(GPU_TESTS) ## build and run the tests that need a GPU
+	@test -n "$(GPU_TESTS)" || { echo 'error: no nvcc that works, so there is nothing to test'; exit 1; }
+	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 $$test || failed=1; done; exit $$failed
+
+test: train $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
 bench-matmul: $(BUILD)/bench/matmul_bench ## our matrix product beside OpenBLAS, where that is found
@@ -80,8 +137,14 @@ $(BUILD)/bench/matmul_bench: bench/matmul_bench.c ops/cpu/matmul.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(if $(TRY_BLAS),-DUSE_OPENBLAS) $^ -o $@ $(TRY_BLAS) $(LDLIBS)
 
+$(BUILD)/bench/op_bench: $(BUILD)/bench/op_bench.o $(LIB) $(CUDA_OBJ)
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+$(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
-	$(MAKE) BUILD=build/sanitize OPT=-O2 BLAS=0 OMP=0 \
+	$(MAKE) BUILD=build/sanitize OPT=-O2 BLAS=0 OMP=0 CUDA=0 \
 	    EXTRA='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
 
 clean: ## remove everything built, the corpus included

@@ -1,8 +1,8 @@
 // The NorMuon update of a bank on the GPU, in four steps over the whole bank: momentum and the mix
-// that is orthogonalised, with its sums of squares (one pass); the orthogonalisation; second moments
-// and both norms (one pass over O by strips of columns); the parameters (one pass). Roundings are
-// ops/cpu/normuon.c's; products and sums that the specification rounds one by one are kept apart
-// from fused multiply-adds. Every sum has a fixed order.
+// that is orthogonalised, with its sums of squares (one pass); the orthogonalisation; second
+// moments and both norms (one pass over O by strips of columns); the parameters (one pass).
+// Roundings are ops/cpu/normuon.c's; products and sums that the specification rounds one by one are
+// kept apart from fused multiply-adds. Every sum has a fixed order.
 #include "ops/cuda/ns_passes.h"
 
 namespace
@@ -16,7 +16,8 @@ struct LrMul {
     double of[kMostMatrices];
 };
 
-// What a bank's update keeps in its workspace. O takes the place of the mix where both have one type.
+// What a bank's update keeps in its workspace. O takes the place of the mix where both have one
+// type.
 struct Work {
     char *mix, *o, *ns;
     float *factor;          // (count, cols)
@@ -54,7 +55,8 @@ Work lay_out(const MuonBank *bank, const NsMethod *method, char *base)
     return w;
 }
 
-// ---- device --------------------------------------------------------------------------------------
+// ---- device
+// --------------------------------------------------------------------------------------
 
 // kCount consecutive numbers, in as few accesses as their type allows.
 template <typename T, int kCount> struct alignas(kCount == 1 ? sizeof(T) : 16) Numbers {
@@ -114,11 +116,11 @@ __global__ void momentum_kernel(U *mix, P *momentum, const P *grad, double *part
     if (partial && threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
 
-// One block to a strip of columns, rows divided among `lanes` of threads: steps 6 to 9. T is O's type;
-// Q what O rounds to (bf16, or float). Grid (strips, count).
+// One block to a strip of columns, rows divided among `lanes` of threads: steps 6 to 9. T is O's
+// type; Q what O rounds to (bf16, or float). Grid (strips, count).
 template <typename P, typename R, typename T, typename Q, int kCount>
-__global__ void column_kernel(float *factor, double *before, double *after, P *second_moment, const T *o,
-                              int rows, int cols, double beta2)
+__global__ void column_kernel(float *factor, double *before, double *after, P *second_moment,
+                              const T *o, int rows, int cols, double beta2)
 {
     constexpr int kAcross = kStrip / kCount, kLanes = kBlock / kAcross;
     __shared__ float sums[kLanes][kStrip];
@@ -151,8 +153,8 @@ __global__ void column_kernel(float *factor, double *before, double *after, P *s
         for (int l = 0; l < kLanes; l++) sum += sums[l][threadIdx.x];
         const size_t at = (size_t)blockIdx.y * cols + j;
         const float mean = rounded<R>(rounded<Q>(sum / (float)rows)), least = rounded<R>(1e-10f);
-        const float s = rounded<R>(
-            lerp_rounding(load_stored(second_moment, at), mean, (float)(1 - beta2)));
+        const float s =
+            rounded<R>(lerp_rounding(load_stored(second_moment, at), mean, (float)(1 - beta2)));
         store_rounded(second_moment, at, s);
         const float f = rounded<R>((float)(1 / sqrt((double)(s < least ? least : s))));
         factor[at] = factors[threadIdx.x] = f;
@@ -175,7 +177,8 @@ __global__ void column_kernel(float *factor, double *before, double *after, P *s
 }
 
 // |.|_F from the partial sums of squares of one matrix.
-template <typename Q> __device__ __forceinline__ float norm_of(const double *sums, int n, double *room)
+template <typename Q>
+__device__ __forceinline__ float norm_of(const double *sums, int n, double *room)
 {
     double sum = 0;
     for (int i = threadIdx.x; i < n; i += kBlock) sum += sums[i];
@@ -215,7 +218,8 @@ __global__ void param_kernel(P *param, const T *o, const float *factor, const do
     }
 }
 
-// ---- host ----------------------------------------------------------------------------------------
+// ---- host
+// ----------------------------------------------------------------------------------------
 
 template <typename P, typename R, typename U, typename T, typename Q, int kCount>
 void update(const MuonBank *bank, const NsMethod *method, const StepState *step, char *workspace)
@@ -230,12 +234,14 @@ void update(const MuonBank *bank, const NsMethod *method, const StepState *step,
     double *partial = ns_square_sums_cuda(method, count, rows, cols, w.ns, &parts);
 
     momentum_kernel<P, R, U, kCount><<<dim3(parts, count), kBlock, 0, stream>>>(
-        mix, static_cast<P *>(bank->momentum), static_cast<const P *>(bank->grad), partial, size, step);
+        mix, static_cast<P *>(bank->momentum), static_cast<const P *>(bank->grad), partial, size,
+        step);
     CHECK_LAUNCH();
-    ns_orthogonalize_to_cuda(method, o, o_type(method), mix, mix_type(method), true, count, rows, cols,
-                             w.ns, stream);
+    ns_orthogonalize_to_cuda(method, o, o_type(method), mix, mix_type(method), true, count, rows,
+                             cols, w.ns, stream);
     column_kernel<P, R, T, Q, kCount><<<dim3(strips(bank), count), kBlock, 0, stream>>>(
-        w.factor, w.before, w.after, static_cast<P *>(bank->second_moment), o, rows, cols, bank->beta2);
+        w.factor, w.before, w.after, static_cast<P *>(bank->second_moment), o, rows, cols,
+        bank->beta2);
     CHECK_LAUNCH();
     const double shape = rows > cols ? sqrt((double)rows / cols) : 1;
     for (int first = 0; first < count; first += kMostMatrices) {
@@ -245,8 +251,8 @@ void update(const MuonBank *bank, const NsMethod *method, const StepState *step,
         for (int i = 0; i < some; i++) lr_mul.of[i] = bank->lr_mul[first + i];
         param_kernel<P, R, T, Q, kCount><<<dim3(parts, some), kBlock, 0, stream>>>(
             static_cast<P *>(bank->param) + first * size, o + first * size,
-            w.factor + (size_t)first * cols, w.before + sums, w.after + sums, strips(bank), rows, cols,
-            shape, lr_mul, step);
+            w.factor + (size_t)first * cols, w.before + sums, w.after + sums, strips(bank), rows,
+            cols, shape, lr_mul, step);
         CHECK_LAUNCH();
     }
 }
@@ -255,17 +261,22 @@ void update(const MuonBank *bank, const NsMethod *method, const StepState *step,
 template <typename P, typename R, typename U, typename T, typename Q>
 void update_as(const MuonBank *bank, const NsMethod *method, const StepState *step, char *workspace)
 {
-    if (bank->cols % 8 == 0) update<P, R, U, T, Q, 8>(bank, method, step, workspace);
-    else update<P, R, U, T, Q, 1>(bank, method, step, workspace);
+    if (bank->cols % 8 == 0)
+        update<P, R, U, T, Q, 8>(bank, method, step, workspace);
+    else
+        update<P, R, U, T, Q, 1>(bank, method, step, workspace);
 }
 
 template <typename P>
-void update_stored(const MuonBank *bank, const NsMethod *method, const StepState *step, char *workspace)
+void update_stored(const MuonBank *bank, const NsMethod *method, const StepState *step,
+                   char *workspace)
 {
-    if (method->storage == DT_BF16) update_as<P, P, bf16, bf16, bf16>(bank, method, step, workspace);
+    if (method->storage == DT_BF16)
+        update_as<P, P, bf16, bf16, bf16>(bank, method, step, workspace);
     else if (method->storage == DT_F16)
         update_as<P, P, float, __half, bf16>(bank, method, step, workspace);
-    else update_as<P, float, float, float, float>(bank, method, step, workspace);
+    else
+        update_as<P, float, float, float, float>(bank, method, step, workspace);
 }
 
 } // namespace
@@ -274,10 +285,13 @@ extern "C" void cuda_normuon(const MuonBank *bank, const NsMethod *method, const
                              void *workspace)
 {
     char *const work = static_cast<char *>(workspace);
-    if (bank->dtype == DT_F32) update_stored<float>(bank, method, step, work);
-    else if (bank->dtype == DT_BF16) update_stored<bf16>(bank, method, step, work);
-    else cuda_fail("parameters of this type", "banks on a GPU are fp32 or bf16", "normuon", __FILE__,
-                   __LINE__);
+    if (bank->dtype == DT_F32)
+        update_stored<float>(bank, method, step, work);
+    else if (bank->dtype == DT_BF16)
+        update_stored<bf16>(bank, method, step, work);
+    else
+        cuda_fail("parameters of this type", "banks on a GPU are fp32 or bf16", "normuon", __FILE__,
+                  __LINE__);
 }
 
 extern "C" size_t cuda_normuon_workspace(const MuonBank *bank, const NsMethod *method)

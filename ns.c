@@ -88,8 +88,8 @@ static const struct {
 // Appends ", word" (or "word" first) to a list that stays cut off at its size.
 static void list_word(char *list, size_t size, const char *word)
 {
-    if (*list) strncat(list, ", ", size - strlen(list) - 1);
-    strncat(list, word, size - strlen(list) - 1);
+    size_t used = strlen(list);
+    snprintf(list + used, size - used, "%s%s", used ? ", " : "", word);
 }
 
 static const NsTable *find_table(const char *name)

@@ -103,8 +103,8 @@ size_t ns_workspace_size_cuda(const NsMethod *method, int batch, int m, int n);
 int ns_orthogonalize_cuda(const NsMethod *method, void *x, DType dtype, int batch, int m, int n,
                           void *workspace, void *stream);
 // From x to out, each of its own dtype; out may be x when both have one dtype. `squares_known`: the
-// caller has left sums of squares of x where ns_square_sums_cuda points, (batch, *parts) of them, so
-// that x is read once less. NULL for small matrices, which need none.
+// caller has left sums of squares of x where ns_square_sums_cuda points, (batch, *parts) of them,
+// so that x is read once less. NULL for small matrices, which need none.
 int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType out_dtype, const void *x,
                              DType dtype, bool squares_known, int batch, int m, int n,
                              void *workspace, void *stream);

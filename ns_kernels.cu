@@ -2,8 +2,8 @@
 // ns.h. ops/cpu/ns.c states the same plainly; the products are ops/cuda/ns_products.h, the passes
 // ops/cuda/ns_passes.h.
 //
-// Storage is bf16, fp16 or fp32 after every product, sums are fp32. The input's Frobenius norm comes
-// first: it gives the exact power of two that keeps half precision in range (or the Frobenius
+// Storage is bf16, fp16 or fp32 after every product, sums are fp32. The input's Frobenius norm
+// comes first: it gives the exact power of two that keeps half precision in range (or the Frobenius
 // normaliser itself), and shows NaNs. Matrices are padded to multiples of 8, which changes nothing.
 #include "ops/cuda/ns_passes.h"
 #include "ops/cuda/ns_products.h"
@@ -49,7 +49,8 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
     if (is_small(m, n)) return used;
     const size_t size = dtype_size(w->type), b = (size_t)batch;
     const size_t iterate = b * w->M * w->N * size, square = b * w->M * w->M * size;
-    w->partial = reinterpret_cast<double *>(take(b * ns_parts((size_t)w->M * w->N) * sizeof(double)));
+    w->partial =
+        reinterpret_cast<double *>(take(b * ns_parts((size_t)w->M * w->N) * sizeof(double)));
     w->range = reinterpret_cast<double *>(take(2 * b * sizeof(double)));
     w->s = reinterpret_cast<float *>(take(b * w->M * sizeof(float)));
     w->flags = reinterpret_cast<int *>(take(b * sizeof(int)));
@@ -80,17 +81,19 @@ void gram_matrix(const Work &w) { ns_symmetric(w.product, w.a, w.x, w.x, w.M, w.
 // B = R(c A^2 + b A).
 void polynomial(const Work &w, NsCoeff coeff)
 {
-    if (coeff.c == 0) ns_affine(w, w.b, w.a, coeff.b, 0);
-    else symmetric(w, w.b, w.a, w.a, coeff.c, coeff.b, false);
+    if (coeff.c == 0)
+        ns_affine(w, w.b, w.a, coeff.b, 0);
+    else
+        symmetric(w, w.b, w.a, w.a, coeff.c, coeff.b, false);
 }
 
-// X = R(p X + beta X). The last one writes `last` when that is given. An X that lacks its factors is
-// p diag(s) X + beta diag(s) X, which spares a pass over X; p is overwritten.
+// X = R(p X + beta X). The last one writes `last` when that is given. An X that lacks its factors
+// is p diag(s) X + beta diag(s) X, which spares a pass over X; p is overwritten.
 void apply(Work &w, void *p, double beta, void *last, bool flag)
 {
     if (w.unscaled) ns_scale_columns(w, p);
-    ns_apply(w.product, last ? last : w.y, p, w.x, w.M, w.N, (float)beta, w.unscaled ? w.s : nullptr,
-             flag ? w.flags : nullptr);
+    ns_apply(w.product, last ? last : w.y, p, w.x, w.M, w.N, (float)beta,
+             w.unscaled ? w.s : nullptr, flag ? w.flags : nullptr);
     w.unscaled = false;
     if (!last) swap(w.x, w.y);
 }
@@ -145,8 +148,8 @@ extern "C" size_t ns_workspace_size_cuda(const NsMethod *method, int batch, int 
     return lay_out(&w, nullptr, method, batch, m, n);
 }
 
-extern "C" double *ns_square_sums_cuda(const NsMethod *method, int batch, int m, int n, void *workspace,
-                                       int *parts)
+extern "C" double *ns_square_sums_cuda(const NsMethod *method, int batch, int m, int n,
+                                       void *workspace, int *parts)
 {
     Work w;
     lay_out(&w, static_cast<char *>(workspace), method, batch, m, n);
@@ -154,9 +157,9 @@ extern "C" double *ns_square_sums_cuda(const NsMethod *method, int batch, int m,
     return w.partial;
 }
 
-extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType out_type, const void *x,
-                                        DType type, bool squares_known, int batch, int m, int n,
-                                        void *workspace, void *stream)
+extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType out_type,
+                                        const void *x, DType type, bool squares_known, int batch,
+                                        int m, int n, void *workspace, void *stream)
 {
     if (!supported(type) || !supported(out_type) || batch < 1 || m < 1 || n < 1) return -1;
     Work w;
@@ -173,22 +176,25 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
     gram_matrix(w);
     if (method->norm == NS_NORM_AOL || method->norm == NS_NORM_SCHATTEN4) {
         // The factors of AOL may exceed what fp16 holds, where a row is almost zero.
-        w.unscaled = ns_apply_takes_factors(w.type) &&
-                     !(method->norm == NS_NORM_AOL && w.type == DT_F16);
+        w.unscaled =
+            ns_apply_takes_factors(w.type) && !(method->norm == NS_NORM_AOL && w.type == DT_F16);
         ns_normalize(w, w.unscaled ? nullptr : w.x, w.a);
     }
 
     const bool direct = !w.tall && w.M == w.m && w.N == w.n && out_type == w.type;
     (method->gram ? iterate_gram : iterate_standard)(w, direct ? out : nullptr);
-    if (direct) ns_poison(w, out);
-    else ns_store(w, out, out_type, w.x);
+    if (direct)
+        ns_poison(w, out);
+    else
+        ns_store(w, out, out_type, w.x);
     return 0;
 }
 
-extern "C" int ns_orthogonalize_cuda(const NsMethod *method, void *x, DType type, int batch, int m, int n,
-                                     void *workspace, void *stream)
+extern "C" int ns_orthogonalize_cuda(const NsMethod *method, void *x, DType type, int batch, int m,
+                                     int n, void *workspace, void *stream)
 {
-    return ns_orthogonalize_to_cuda(method, x, type, x, type, false, batch, m, n, workspace, stream);
+    return ns_orthogonalize_to_cuda(method, x, type, x, type, false, batch, m, n, workspace,
+                                    stream);
 }
 
 extern "C" int ns_failed_cuda(const void *workspace, void *stream)

@@ -63,9 +63,15 @@ int main(int argc, char **argv)
     t = argc > 1 ? atoi(argv[1]) : 32768;
     const size_t n = (size_t)t * kWidth;
     for (auto &s : sets) {
-        s = {random_bf16(3 * n, 1.7f), random_bf16(n, 1), ops->mem_alloc((size_t)t * kHeads * 4),
-             random_bf16(n, 1),        random_bf16(3 * n, 1), ops->mem_alloc((size_t)t * kHeads * 4),
-             random_bf16(n, 1),        random_bf16((size_t)50304 * kWidth, 1), random_bf16(n, 1)};
+        s = {random_bf16(3 * n, 1.7f),
+             random_bf16(n, 1),
+             ops->mem_alloc((size_t)t * kHeads * 4),
+             random_bf16(n, 1),
+             random_bf16(3 * n, 1),
+             ops->mem_alloc((size_t)t * kHeads * 4),
+             random_bf16(n, 1),
+             random_bf16((size_t)50304 * kWidth, 1),
+             random_bf16(n, 1)};
     }
     auto *window = (int32_t *)ops->mem_alloc(4), *ids = (int32_t *)ops->mem_alloc((size_t)t * 4);
     auto *scale = (double *)ops->mem_alloc(8);
@@ -78,11 +84,13 @@ int main(int argc, char **argv)
         const int length = std::min(2048, 64 + (int)(-720 * log(1 - u)));
         documents[0].push_back(std::min(t, documents[0].back() + length));
     }
-    for (int p = 0; p < t; p++) id_values[(size_t)p] = (int32_t)((uint32_t)p * 2654435761u % 50257u);
+    for (int p = 0; p < t; p++)
+        id_values[(size_t)p] = (int32_t)((uint32_t)p * 2654435761u % 50257u);
     ops->mem_put(ids, id_values.data(), (size_t)t * 4);
 
     printf("T %d H %d d %d; visible-pair FLOPs: 4 d forward, 10 d backward\n", t, kHeads, kDim);
-    printf("path  documents window  pairs/row | forward ms TFLOP/s  GB/s | backward ms TFLOP/s  GB/s\n");
+    printf("path  documents window  pairs/row | forward ms TFLOP/s  GB/s | backward ms TFLOP/s  "
+           "GB/s\n");
     for (int portable = 0; portable < 2; portable++)
         for (auto &cu_values : documents)
             for (int w : {128, 384, 896, 1408, 1664}) {
@@ -127,9 +135,8 @@ int main(int argc, char **argv)
                                    32, s, with ? x.ve : nullptr, ids, t, kHeads, kDim, 1e-6);
              }));
     }
-    line("gate_forward", 2, median_ms([&](Set &x) {
-             ops->gate_forward(x.dve, x.o, x.a, gate, t, kHeads, kDim, 12);
-         }));
+    line("gate_forward", 2,
+         median_ms([&](Set &x) { ops->gate_forward(x.dve, x.o, x.a, gate, t, kHeads, kDim, 12); }));
     line("gate_backward", 3, median_ms([&](Set &x) {
              ops->gate_backward(x.d_o, x.dve, sums, x.d_o, x.o, x.a, gate, t, kHeads, kDim, 12);
          }));

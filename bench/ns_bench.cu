@@ -1,8 +1,8 @@
 // Times orthogonalisation on the GPU: whole methods, then single products.
 //   ns_bench [--cublas] [--products]
 // A line per batch x m x n and method: microseconds (median of CUDA-graph replays over inputs that
-// together exceed the L2 cache), useful TFLOP/s (symmetric products count half), and the fraction of
-// the compute floor at 790 TFLOP/s, what cuBLAS reaches on an H200 with random data.
+// together exceed the L2 cache), useful TFLOP/s (symmetric products count half), and the fraction
+// of the compute floor at 790 TFLOP/s, what cuBLAS reaches on an H200 with random data.
 #include "../ops/cuda/ns_products.h"
 
 #include <algorithm>
@@ -107,7 +107,8 @@ void bench_methods(const Shape &s, cudaStream_t stream)
         void *work = room(ns_workspace_size_cuda(&method, s.batch, s.m, s.n));
         const double us = time_call(stream, inputs, [&](int i) {
             ns_orthogonalize_to_cuda(&method, static_cast<char *>(out) + i * bytes, method.storage,
-                                     x + i * numbers, DT_BF16, false, s.batch, s.m, s.n, work, stream);
+                                     x + i * numbers, DT_BF16, false, s.batch, s.m, s.n, work,
+                                     stream);
         });
         const double flops = s.batch * useful_flops(method, s.m, s.n);
         printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%", s.batch, s.m, s.n, name, us,
@@ -143,7 +144,8 @@ void bench_products(const Shape &s, cudaStream_t stream)
     };
     for (const auto &row : rows)
         printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%\n", s.batch, s.m, s.n, row.name, row.us,
-               s.batch * row.flops / row.us * 1e-6, 100 * s.batch * row.flops / kPeak / (row.us * 1e-6));
+               s.batch * row.flops / row.us * 1e-6,
+               100 * s.batch * row.flops / kPeak / (row.us * 1e-6));
     for (void *p : {(void *)x, (void *)a, y, c, w.scratch, (void *)flags}) CUDA_CHECK(cudaFree(p));
 }
 
@@ -153,8 +155,10 @@ int main(int argc, char **argv)
 {
     bool products = false;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--cublas")) ns_use_hopper(false);
-        else if (!strcmp(argv[i], "--products")) products = true;
+        if (!strcmp(argv[i], "--cublas"))
+            ns_use_hopper(false);
+        else if (!strcmp(argv[i], "--products"))
+            products = true;
         else {
             fprintf(stderr, "usage: ns_bench [--cublas] [--products]\n");
             return 2;
@@ -164,7 +168,9 @@ int main(int argc, char **argv)
     CUDA_CHECK(cudaStreamCreate(&stream));
     printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
     for (const Shape &s : shapes)
-        if (products) bench_products(s, stream);
-        else bench_methods(s, stream);
+        if (products)
+            bench_products(s, stream);
+        else
+            bench_methods(s, stream);
     return 0;
 }

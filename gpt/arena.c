@@ -21,10 +21,10 @@ static bool is_skip_source(const Recipe *r, int slot)
     return false;
 }
 
-// Rows of logits in one slice: about 16 M numbers, so that the slice is small beside the weights.
-static int head_slice_rows(int tokens, int vocab)
+// Rows of logits in one slice.
+static int head_slice_rows(const Gpt *gpt, int tokens)
 {
-    int rows = (1 << 24) / vocab / 16 * 16;
+    int rows = (int)(gpt->ops->head_slice / (size_t)gpt->recipe.vocab_padded) / 16 * 16;
     if (rows < 16) rows = 16;
     return rows < tokens ? rows : tokens;
 }
@@ -46,7 +46,7 @@ size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *
     acts->final = take(a, td);
     acts->final_r = take(a, t * acc);
     acts->head_in = training && gpt->head_fp8 ? take(a, td) : acts->final;
-    acts->head_rows = head_slice_rows(tokens, r->vocab_padded);
+    acts->head_rows = head_slice_rows(gpt, tokens);
     acts->logits = take(a, (size_t)acts->head_rows * (size_t)r->vocab_padded * real);
     acts->losses = take(a, t * acc);
 

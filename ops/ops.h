@@ -56,6 +56,8 @@ typedef struct Ops {
     const char *name;           // "cpu", "cpu-f64", "cuda"
     size_t real_size, acc_size; // bytes of one `real`, one float_acc
     DType real_type, acc_type;
+    // Logits that the head computes at once: few enough for a CPU's caches, enough to fill a GPU.
+    size_t head_slice;
 
     // ---- memory --------------------------------------------------------------------------------
     void *(*mem_alloc)(size_t bytes); // zeroed; NULL when it cannot be had

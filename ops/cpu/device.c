@@ -35,6 +35,7 @@ const Ops ops_cpu_real = {
     .acc_size = sizeof(real),
     .real_type = REAL_TYPE,
     .acc_type = REAL_TYPE,
+    .head_slice = 1 << 24,
     .mem_alloc = mem_alloc,
     .mem_free = free,
     .mem_zero = mem_zero,

@@ -29,13 +29,13 @@ static int n_arrays;
 static const Ops *cuda;
 
 static uint64_t random_state = 1;
-static double random_uniform(void) // in (-1, 1)
+static inline double random_uniform(void) // in (-1, 1)
 {
     random_state = random_state * 6364136223846793005u + 1442695040888963407u;
     return (double)(random_state >> 11) * 0x1p-52 - 1;
 }
 
-static double random_normal(void)
+static inline double random_normal(void)
 {
     double x = 0;
     for (int i = 0; i < 6; i++) x += random_uniform();
@@ -43,7 +43,7 @@ static double random_normal(void)
 }
 
 // A new array of n numbers: normal, of the given size.
-static Array *array(const char *name, DType type, size_t n, double size)
+static inline Array *array(const char *name, DType type, size_t n, double size)
 {
     if (n_arrays == MAX_ARRAYS) abort();
     Array *a = &arrays[n_arrays++];
@@ -60,13 +60,13 @@ static Array *array(const char *name, DType type, size_t n, double size)
     return a;
 }
 
-static void set_number(Array *a, size_t i, double x)
+static inline void set_number(Array *a, size_t i, double x)
 {
     dtype_set(a->initial, a->type, i, x);
     a->exact[i] = dtype_get(a->initial, a->type, i);
 }
 
-static void free_arrays(void)
+static inline void free_arrays(void)
 {
     for (int i = 0; i < n_arrays; i++) {
         cuda->mem_free(arrays[i].gpu);
@@ -77,14 +77,14 @@ static void free_arrays(void)
     n_arrays = 0;
 }
 
-static void put_arrays(void)
+static inline void put_arrays(void)
 {
     for (int i = 0; i < n_arrays; i++)
         cuda->mem_put(arrays[i].gpu, arrays[i].initial, arrays[i].bytes);
 }
 
 // After the second run: the bits of all arrays must be those of the first.
-static void get_arrays(int run)
+static inline void get_arrays(int run)
 {
     for (int i = 0; i < n_arrays; i++) {
         Array *a = &arrays[i];
@@ -103,14 +103,14 @@ static void get_arrays(int run)
         get_arrays(run_);                                                                          \
     }
 
-static double norm_of(const double *x, size_t n)
+static inline double norm_of(const double *x, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
     return sqrt(sum);
 }
 
-static void check_array_at(const Array *a, int depth, const char *file, int line)
+static inline void check_array_at(const Array *a, int depth, const char *file, int line)
 {
     double error = 0, rounding = 0, size = norm_of(a->exact, a->n);
     for (size_t i = 0; i < a->n; i++) {
@@ -131,7 +131,7 @@ static void check_array_at(const Array *a, int depth, const char *file, int line
 
 // A sum of products whose absolute values add up to at most `size`, along a chain of `depth`
 // additions.
-static void check_sum_at(const Array *a, size_t i, double size, int depth, const char *file,
+static inline void check_sum_at(const Array *a, size_t i, double size, int depth, const char *file,
                          int line)
 {
     const double error = fabs(dtype_get(a->result, a->type, i) - a->exact[i]);
@@ -144,7 +144,7 @@ static void check_sum_at(const Array *a, size_t i, double size, int depth, const
 #define CHECK_SUM(a, i, size, depth) check_sum_at(a, i, size, depth, __FILE__, __LINE__)
 
 // Integers on the GPU, freed with cuda->mem_free.
-static int32_t *put_ints(const int32_t *x, size_t n)
+static inline int32_t *put_ints(const int32_t *x, size_t n)
 {
     int32_t *p = cuda->mem_alloc(n * sizeof *p);
     if (!p) abort();
@@ -154,7 +154,7 @@ static int32_t *put_ints(const int32_t *x, size_t n)
 
 // First statement of main: finds the GPU, or ends the program as a skip or, where TEST_GPU is set,
 // as a failure.
-static void find_gpu(void)
+static inline void find_gpu(void)
 {
     Error err;
     char description[256];

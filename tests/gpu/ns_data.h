@@ -19,6 +19,16 @@ static void must(cudaError_t status, const char *call)
 }
 #define MUST(call) must((call), #call)
 
+// First statement of main: ends the program as a skip where there is no GPU, or, where TEST_GPU is
+// set, as a failure.
+static void find_gpu(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess && count) return;
+    printf("skip: no GPU\n0 passed, %d failed\n", getenv("TEST_GPU") ? 1 : 0);
+    exit(getenv("TEST_GPU") ? 1 : 0);
+}
+
 static void *device_room(size_t bytes)
 {
     void *p;

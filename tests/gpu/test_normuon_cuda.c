@@ -1,20 +1,21 @@
-// NorMuon on the GPU against the CPU device over three steps: momentum bit for bit, parameters within
-// twice the distance of the CPU's own low precision from the formula in exact arithmetic.
+// NorMuon on the GPU against the CPU device over three steps: momentum bit for bit, parameters
+// within twice the distance of the CPU's own low precision from the formula in exact arithmetic.
 #include "ns_data.h"
 
 #include "../../muon.h"
 #include "../test.h"
 
-void cpu_normuon(const MuonBank *bank, const NsMethod *method, const StepState *step, void *workspace);
+void cpu_normuon(const MuonBank *bank, const NsMethod *method, const StepState *step,
+                 void *workspace);
 size_t cpu_normuon_workspace(const MuonBank *bank, const NsMethod *method);
 void cpu_normuon_f64(const MuonBank *bank, const NsMethod *method, const StepState *step,
                      void *workspace);
 size_t cpu_normuon_workspace_f64(const MuonBank *bank, const NsMethod *method);
-void cuda_normuon(const MuonBank *bank, const NsMethod *method, const StepState *step, void *workspace);
+void cuda_normuon(const MuonBank *bank, const NsMethod *method, const StepState *step,
+                  void *workspace);
 size_t cuda_normuon_workspace(const MuonBank *bank, const NsMethod *method);
 
 static const StepState peak = {.muon_lr = 0.03, .muon_momentum = 0.95, .muon_wd = 1.2};
-
 
 static void *stored(DType dtype, const float *x, size_t n)
 {
@@ -37,7 +38,8 @@ static double update_error(const void *x, const double *y, const void *start, DT
 static void three_steps(const char *name, const char *storage, DType dtype, int count, int rows,
                         int cols)
 {
-    const size_t n = (size_t)count * rows * cols, columns = (size_t)count * cols, e = dtype_size(dtype);
+    const size_t n = (size_t)count * rows * cols, columns = (size_t)count * cols,
+                 e = dtype_size(dtype);
     NsMethod method;
     Error err;
     CHECK(ns_method_find(&method, name, &err), "%s", err.text);
@@ -54,8 +56,9 @@ static void three_steps(const char *name, const char *storage, DType dtype, int 
     gpu.second_moment = device_copy(s, columns * e);
     NsMethod exactly = method;
     exactly.storage = DT_F64;
-    MuonBank exact = {count, rows, cols, DT_F64, calloc(n, 8), NULL, calloc(n, 8), calloc(columns, 8),
-                      lr_mul, 0.95};
+    MuonBank exact = {count,        rows, cols,         DT_F64,
+                      calloc(n, 8), NULL, calloc(n, 8), calloc(columns, 8),
+                      lr_mul,       0.95};
     for (size_t i = 0; i < n; i++) dtype_set(exact.param, DT_F64, i, dtype_get(p, dtype, i));
     double *g64 = malloc(n * sizeof(double));
     exact.grad = g64;
@@ -82,8 +85,8 @@ static void three_steps(const char *name, const char *storage, DType dtype, int 
         MUST(cudaMemcpy(back, gpu.param, n * e, cudaMemcpyDeviceToHost));
         ours = update_error(back, exact.param, p0, dtype, n);
         theirs = update_error(p, exact.param, p0, dtype, n);
-        CHECK(ours <= 2 * theirs, "%s %s %dx%dx%d step %d: %g against %g", name, storage ? storage : "",
-              count, rows, cols, k, ours, theirs);
+        CHECK(ours <= 2 * theirs, "%s %s %dx%dx%d step %d: %g against %g", name,
+              storage ? storage : "", count, rows, cols, k, ours, theirs);
         MUST(cudaFree((void *)gpu.grad));
         free(grad), free(g);
     }
@@ -132,9 +135,16 @@ TEST(zeros_poison_and_bits)
         g[SIZE + 77] = k ? INFINITY : NAN;
         StepState *step = device_copy(&peak, sizeof peak);
         for (int again = 0; again < 2; again++) {
-            MuonBank bank = {COUNT, ROWS, COLS, DT_F32, device_copy(p, ALL * sizeof(float)),
-                             device_copy(g, ALL * sizeof(float)), device_room(ALL * sizeof(float)),
-                             device_room(COUNT * COLS * sizeof(float)), lr_mul, 0.95};
+            MuonBank bank = {COUNT,
+                             ROWS,
+                             COLS,
+                             DT_F32,
+                             device_copy(p, ALL * sizeof(float)),
+                             device_copy(g, ALL * sizeof(float)),
+                             device_room(ALL * sizeof(float)),
+                             device_room(COUNT * COLS * sizeof(float)),
+                             lr_mul,
+                             0.95};
             MUST(cudaMemset(bank.momentum, 0, ALL * sizeof(float)));
             MUST(cudaMemset(bank.second_moment, 0, COUNT * COLS * sizeof(float)));
             void *work = device_room(cuda_normuon_workspace(&bank, &method));
@@ -149,7 +159,8 @@ TEST(zeros_poison_and_bits)
         }
         size_t wrong = 0;
         for (int i = 0; i < SIZE; i++)
-            wrong += out[0][i] != 0 || !isnan(out[0][SIZE + i]) || !isfinite(out[0][2 * SIZE + i]) ||
+            wrong += out[0][i] != 0 || !isnan(out[0][SIZE + i]) ||
+                     !isfinite(out[0][2 * SIZE + i]) ||
                      out[0][2 * SIZE + i] != out[1][2 * SIZE + i];
         CHECK(!wrong, "%s: %zu numbers", names[k], wrong);
         MUST(cudaFree(step));
@@ -159,11 +170,7 @@ TEST(zeros_poison_and_bits)
 
 int main(void)
 {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || !count) {
-        printf("skipped: no GPU\n0 passed, 0 failed\n");
-        return 0;
-    }
+    find_gpu();
     RUN(matrices);
     RUN(gates);
     RUN(zeros_poison_and_bits);

@@ -25,7 +25,8 @@ static void store(void *to, DType dtype, const float *x, size_t n)
 static int run_gpu(float *y, const NsMethod *m, const float *x, DType dtype, int batch, int rows,
                    int cols)
 {
-    size_t n = (size_t)batch * rows * cols, work_bytes = ns_workspace_size_cuda(m, batch, rows, cols);
+    size_t n = (size_t)batch * rows * cols,
+           work_bytes = ns_workspace_size_cuda(m, batch, rows, cols);
     void *host = malloc(n * dtype_size(dtype));
     store(host, dtype, x, n);
     char *gpu = device_copy(host, n * dtype_size(dtype)), *work = device_room(work_bytes + 64);
@@ -69,8 +70,8 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-// The median over the batch of the relative distance to the exact result: where a method is unstable
-// in low precision (cans5 on matrices of a few rows), single matrices say nothing.
+// The median over the batch of the relative distance to the exact result: where a method is
+// unstable in low precision (cans5 on matrices of a few rows), single matrices say nothing.
 static double median_error(const float *x, const double *exact, int batch, size_t size)
 {
     double *errors = malloc(sizeof(double) * (size_t)batch);
@@ -93,7 +94,8 @@ static void compare(const char *name, const char *storage, int batch, int rows, 
 {
     NsMethod m = method_with(name, storage);
     size_t size = (size_t)rows * cols, n = (size_t)batch * size;
-    float *x = gaussians(100 + n, n), *cpu = malloc(n * sizeof(float)), *gpu = malloc(n * sizeof(float));
+    float *x = gaussians(100 + n, n), *cpu = malloc(n * sizeof(float)),
+          *gpu = malloc(n * sizeof(float));
     double *exact = run_exact(&m, x, batch, rows, cols);
     run_f32(cpu, &m, x, batch, rows, cols);
     double theirs = median_error(cpu, exact, batch, size);
@@ -102,11 +104,12 @@ static void compare(const char *name, const char *storage, int batch, int rows, 
         CHECK(run_gpu(gpu, &m, x, DT_F32, batch, rows, cols) == 0);
         double ours = median_error(gpu, exact, batch, size);
         // fp32 without storage rounding differs by the order of its sums alone.
-        CHECK(ours <= 2 * theirs + (m.storage == DT_F64 ? 0x1p-20 : 0), "%s %s %dx%dx%d%s: %.3g against %.3g",
-              name, storage ? storage : "", batch, rows, cols, hopper ? "" : " cuBLASLt", ours, theirs);
+        CHECK(ours <= 2 * theirs + (m.storage == DT_F64 ? 0x1p-20 : 0),
+              "%s %s %dx%dx%d%s: %.3g against %.3g", name, storage ? storage : "", batch, rows,
+              cols, hopper ? "" : " cuBLASLt", ours, theirs);
         if (hopper && rows >= 768 && cols >= 768)
-            printf("     %-11s %2d x %4d x %4d: error %.5f, CPU emulation %.5f\n", name, batch, rows,
-                   cols, ours, theirs);
+            printf("     %-11s %2d x %4d x %4d: error %.5f, CPU emulation %.5f\n", name, batch,
+                   rows, cols, ours, theirs);
     }
     ns_use_hopper(true);
     free(x), free(cpu), free(gpu), free(exact);
@@ -116,9 +119,9 @@ static const char *const storages[] = {"bf16", "f16", "real"};
 
 TEST(every_method_at_small_shapes)
 {
-    static const int shapes[][3] = {{65, 1, 1},  {65, 1, 12},  {65, 6, 12},   {65, 12, 6},
-                                    {33, 32, 64}, {33, 33, 33}, {5, 127, 250}, {5, 130, 129},
-                                    {3, 257, 384}};
+    static const int shapes[][3] = {{65, 1, 1},    {65, 1, 12},   {65, 6, 12},
+                                    {65, 12, 6},   {33, 32, 64},  {33, 33, 33},
+                                    {5, 127, 250}, {5, 130, 129}, {3, 257, 384}};
     for (int i = 0; ns_method_name(i); i++)
         for (int t = 0; t < 3; t++)
             for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
@@ -154,7 +157,8 @@ TEST(same_bits)
             NsMethod m = method_with(names[k], NULL);
             int batch = shapes[s][0], rows = shapes[s][1], cols = shapes[s][2];
             size_t size = (size_t)rows * cols, n = batch * size;
-            float *x = gaussians(7, n), *y = malloc(n * sizeof(float)), *z = malloc(n * sizeof(float));
+            float *x = gaussians(7, n), *y = malloc(n * sizeof(float)),
+                  *z = malloc(n * sizeof(float));
             for (size_t i = 0; i < n; i++) x[i] = round_bf16(x[i]);
             CHECK(run_gpu(y, &m, x, DT_F32, batch, rows, cols) == 0);
             for (int again = 0; again < 2; again++) {
@@ -196,7 +200,8 @@ TEST(zeros_and_poison)
                     for (size_t k = 0; k < size; k++)
                         wrong += y[k] != 0 || !isnan(y[size + k]) || !isnan(y[2 * size + k]) ||
                                  !(fabs(y[3 * size + k] - z[k]) <= tolerance);
-                    CHECK(!wrong, "%s %s %dx%d: %zu numbers", m.name, storages[t], rows, cols, wrong);
+                    CHECK(!wrong, "%s %s %dx%d: %zu numbers", m.name, storages[t], rows, cols,
+                          wrong);
                 }
                 free(x), free(y), free(z);
             }
@@ -206,8 +211,8 @@ TEST(zeros_and_poison)
 TEST(scales)
 {
     enum { M = 130, N = 200, SIZE = M * N };
-    float *g = gaussians(41, SIZE), *x = malloc(sizeof(float) * SIZE), *y = malloc(sizeof(float) * SIZE),
-          *z = malloc(sizeof(float) * SIZE);
+    float *g = gaussians(41, SIZE), *x = malloc(sizeof(float) * SIZE),
+          *y = malloc(sizeof(float) * SIZE), *z = malloc(sizeof(float) * SIZE);
     const double factors[] = {1e-12, 1e-6, 1, 1e6, 1e12};
     for (int i = 0; ns_method_name(i); i++) {
         NsMethod m = method_with(ns_method_name(i), NULL);
@@ -234,11 +239,7 @@ TEST(scales)
 
 int main(void)
 {
-    int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess || !count) {
-        printf("skipped: no GPU\n0 passed, 0 failed\n");
-        return 0;
-    }
+    find_gpu();
     RUN(every_method_at_small_shapes);
     RUN(recipe_shapes);
     RUN(same_bits);

@@ -1,0 +1,288 @@
+// What the attention kernels share: tiles of 64 tokens in shared memory, their products in tensor
+// cores, and which keys a query sees.
+//
+// A warpgroup (four warps) owns 64 rows, queries or keys; a block is one or two of them, which walk
+// over the same tiles of the other side. A tile is 64 rows of D
+// bf16, kept as D / 64 panels of 64 rows x 128 bytes whose 16-byte chunks are swizzled by
+// chunk ^ (row % 8): the layout that wgmma reads and in which ldmatrix has no bank conflicts, so
+// both paths use it. Accumulators of 64 x N are spread as both instructions do it: element 4 n + i
+// of a lane is row 16 (warp % 4) + lane / 4 + 8 (i / 2), column 8 n + 2 (lane % 4) + i % 2.
+#ifndef OPS_CUDA_ATTENTION_CUH
+#define OPS_CUDA_ATTENTION_CUH
+
+#include "cuda.cuh"
+#include "ptx.cuh"
+
+// Host: whether the wgmma kernels run on this GPU and in this build; cuda_portable_attention, off
+// by default, forces mma.sync.
+extern bool cuda_portable_attention;
+bool attention_has_wgmma(void);
+
+constexpr int kTile = 64, kGroup = 128, kPanelBytes = kTile * 128; // threads of a warpgroup
+constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
+template <int D> constexpr int kTileBytes = kTile *D * 2;
+
+// ---- tiles -------------------------------------------------------------------------------------
+
+// Where chunk c (8 channels) of row r of a tile starts.
+__device__ __forceinline__ uint32_t chunk_offset(int r, int c)
+{
+    return (uint32_t)(c / 8 * kPanelBytes + r * 128 + ((c ^ r) & 7) * 16);
+}
+
+// A number that all lanes have, told to the compiler, which then keeps addresses made of it in
+// uniform registers, where wgmma wants them.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+// The warpgroup of this thread, and the row of its tile where its accumulators start.
+__device__ __forceinline__ int group_of() { return uniform((int)threadIdx.x / kGroup); }
+__device__ __forceinline__ int row_of()
+{
+    return threadIdx.x % kGroup / kWarp * 16 + threadIdx.x % kWarp / 4;
+}
+
+// Starts copying rows first .. first + 63 of a matrix with `stride` numbers a row, by kThreads
+// threads of which this is `thread`; zeros from `rows` on.
+template <int D, int kThreads>
+__device__ __forceinline__ void copy_tile(uint32_t tile, const bf16 *matrix, size_t stride,
+                                          int first, int rows, int thread)
+{
+    constexpr int kChunks = D / 8, kStep = kThreads / kChunks; // rows in one pass
+    static_assert(kStep % 8 == 0, "a thread keeps its place in the swizzle");
+    const int c = thread % kChunks, r = thread / kChunks;
+    const uint32_t to = tile + chunk_offset(r, c);
+    const bf16 *from = matrix + (size_t)(first + r) * stride + c * 8;
+    const size_t step = kStep * stride;
+    if (first + kTile <= rows) {
+#pragma unroll
+        for (int i = 0; i < kTile; i += kStep, from += step) cp_async16(to + i * 128, from);
+    } else {
+#pragma unroll
+        for (int i = 0; i < kTile; i += kStep, from += step) {
+            const bool valid = first + r + i < rows;
+            cp_async16(to + i * 128, valid ? from : matrix, valid);
+        }
+    }
+}
+
+// Rounds an accumulator times `scale` (of either row) into this warp's 16 rows of a tile that no
+// warp reads any more, and copies those below `rows` to global memory.
+template <int D>
+__device__ __forceinline__ void store_rows(bf16 *matrix, size_t stride, int first, int rows,
+                                           unsigned char *tile, const float (&c)[D / 2],
+                                           float scale0, float scale1)
+{
+    const int warp_row = threadIdx.x % kGroup / kWarp * 16, lane = threadIdx.x % kWarp;
+    const int r = warp_row + lane / 4;
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        const uint32_t at = chunk_offset(r, n) + lane % 4 * 4;
+        *(uint32_t *)(tile + at) = pack2(c[4 * n] * scale0, c[4 * n + 1] * scale0);
+        *(uint32_t *)(tile + at + 8 * 128) = pack2(c[4 * n + 2] * scale1, c[4 * n + 3] * scale1);
+    }
+    __syncwarp();
+    constexpr int kChunks = D / 8, kStep = kWarp / kChunks;
+#pragma unroll
+    for (int i = lane / kChunks; i < 16; i += kStep) {
+        const int row = warp_row + i, chunk = lane % kChunks;
+        if (first + row < rows)
+            *(uint4 *)(matrix + (first + row) * stride + chunk * 8) =
+                *(const uint4 *)(tile + chunk_offset(row, chunk));
+    }
+}
+
+// ---- products ----------------------------------------------------------------------------------
+
+// Accumulators that asynchronous products write: keeps the compiler from moving their use.
+template <int N> __device__ __forceinline__ void pin(float (&c)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(c[i])::"memory");
+}
+
+template <bool kWgmma> __device__ __forceinline__ void products_begin()
+{
+#if HAS_WGMMA
+    if (kWgmma) wgmma_fence();
+#endif
+}
+
+template <bool kWgmma> __device__ __forceinline__ void products_commit()
+{
+#if HAS_WGMMA
+    if (kWgmma) wgmma_commit();
+#endif
+}
+
+// All but the last kPending committed products are done.
+template <bool kWgmma, int kPending> __device__ __forceinline__ void products_wait()
+{
+#if HAS_WGMMA
+    if (kWgmma) wgmma_wait<kPending>();
+#endif
+}
+
+// c (64,64) = A B^T, both tiles.
+template <bool kWgmma, int D>
+__device__ __forceinline__ void multiply_rows(float (&c)[32], uint32_t a, uint32_t b)
+{
+    if constexpr (kWgmma) {
+#if HAS_WGMMA
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) {
+            const uint32_t at = k / 4 * kPanelBytes + k % 4 * 32;
+            wgmma_rows(c, wgmma_matrix(a + at, 0), wgmma_matrix(b + at, 0), k > 0);
+        }
+#endif
+    } else {
+        const int lane = threadIdx.x % kWarp, warp = threadIdx.x % kGroup / kWarp;
+        // Chunk c + 2 k of a row is chunk c's address with its bits 5 and 6 flipped as k's are set.
+        a += chunk_offset(warp * 16 + lane % 16, lane / 16);
+        b += chunk_offset(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+#pragma unroll
+        for (int i = 0; i < 32; i++) c[i] = 0;
+#pragma unroll
+        for (int k = 0; k < D / 16; k++) {
+            uint32_t fa[4], fb[4];
+            ldmatrix(fa, (a ^ (k % 4 * 32)) + k / 4 * kPanelBytes);
+#pragma unroll
+            for (int n = 0; n < 4; n++) {
+                ldmatrix(fb, (b ^ (k % 4 * 32)) + k / 4 * kPanelBytes + n * 16 * 128);
+                mma(c + 8 * n, fa, fb[0], fb[1]);
+                mma(c + 8 * n + 4, fa, fb[2], fb[3]);
+            }
+        }
+    }
+}
+
+// A 64 x 64 accumulator rounded to bf16 as the left operand of the next product.
+__device__ __forceinline__ void round_frags(uint32_t (&a)[4][4], const float (&c)[32])
+{
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[k][i] = pack2(c[8 * k + 2 * i], c[8 * k + 2 * i + 1]);
+}
+
+// c (64,D) += A B, A (64,64) in registers, B a tile.
+template <bool kWgmma, int D>
+__device__ __forceinline__ void multiply_frags(float (&c)[D / 2], const uint32_t (&a)[4][4],
+                                               uint32_t b)
+{
+    if constexpr (kWgmma) {
+#if HAS_WGMMA
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+            wgmma_frags(c, a[k], wgmma_matrix(b + k * 16 * 128, kPanelBytes));
+#endif
+    } else {
+        const int lane = threadIdx.x % kWarp;
+        b += chunk_offset(lane % 16, lane / 16);
+#pragma unroll
+        for (int k = 0; k < 4; k++)
+#pragma unroll
+            for (int n = 0; n < D / 16; n++) {
+                uint32_t fb[4];
+                ldmatrix_transposed(fb, (b ^ (n % 4 * 32)) + n / 4 * kPanelBytes + k * 16 * 128);
+                mma(c + 8 * n, a[k], fb[0], fb[1]);
+                mma(c + 8 * n + 4, a[k], fb[2], fb[3]);
+            }
+    }
+}
+
+// ---- visibility --------------------------------------------------------------------------------
+
+// The documents of 64 tokens that begin at `first`.
+struct Documents {
+    int first;
+    int start, end;  // of first's document; the end of the last token's document
+    uint64_t starts; // bit r: a document starts at first + r, r > 0
+
+    __device__ __forceinline__ int start_of(int r) const
+    {
+        const uint64_t below = starts & (~0ull >> (63 - r));
+        return below ? first + 63 - __clzll((long long)below) : start;
+    }
+    __device__ __forceinline__ int end_of(int r) const
+    {
+        const uint64_t above = r < 63 ? starts >> (r + 1) : 0;
+        return above ? first + r + __ffsll((long long)above) : end;
+    }
+};
+
+// Of the warpgroup's 64 tokens, in a block that owns kGroups times 64 from `first` on. All threads
+// of a block call it. cu is read once, in parallel: no search, whose loads would wait for one
+// another.
+template <int kGroups>
+__device__ __forceinline__ Documents find_documents(const int32_t *cu, int n_docs, int first, int t)
+{
+    constexpr int kWarps = kGroups * kGroup / kWarp;
+    __shared__ int32_t room[kWarps][2 + 2 * kGroups];
+    const int warp = threadIdx.x / kWarp;
+    int start = 0, end = t;
+    uint64_t starts[kGroups] = {};
+    for (int i = threadIdx.x; i <= n_docs; i += kGroups * kGroup) {
+        const int at = cu[i];
+        if (at <= first) start = max(start, at);
+        if (at >= first + kGroups * kTile) end = min(end, at);
+#pragma unroll
+        for (int g = 0; g < kGroups; g++) {
+            const int r = at - first - g * kTile;
+            if (r >= (g == 0) && r < kTile) starts[g] |= 1ull << r;
+        }
+    }
+    start = __reduce_max_sync(0xffffffffu, start);
+    end = __reduce_min_sync(0xffffffffu, end);
+    if (threadIdx.x % kWarp == 0) room[warp][0] = start, room[warp][1] = end;
+#pragma unroll
+    for (int g = 0; g < kGroups; g++) {
+        const uint32_t low = __reduce_or_sync(0xffffffffu, (uint32_t)starts[g]);
+        const uint32_t high = __reduce_or_sync(0xffffffffu, (uint32_t)(starts[g] >> 32));
+        if (threadIdx.x % kWarp == 0)
+            room[warp][2 + 2 * g] = (int32_t)low, room[warp][3 + 2 * g] = (int32_t)high;
+    }
+    __syncthreads();
+    start = 0, end = t;
+#pragma unroll
+    for (int g = 0; g < kGroups; g++) starts[g] = 0;
+#pragma unroll
+    for (int i = 0; i < kWarps; i++) {
+        start = max(start, room[i][0]);
+        end = min(end, room[i][1]);
+#pragma unroll
+        for (int g = 0; g < kGroups; g++)
+            starts[g] |= (uint32_t)room[i][2 + 2 * g] | (uint64_t)(uint32_t)room[i][3 + 2 * g]
+                                                            << 32;
+    }
+    // What lies before and after this group's tokens, from the groups beside it.
+    Documents docs = {first, start, end, starts[0]};
+#pragma unroll
+    for (int g = 1; g < kGroups; g++) {
+        if (group_of() >= g) {
+            if (docs.starts) docs.start = docs.first + 63 - __clzll((long long)docs.starts);
+            docs.first += kTile, docs.starts = starts[g];
+        }
+    }
+#pragma unroll
+    for (int g = kGroups - 1; g > 0; g--)
+        if (group_of() < g && starts[g])
+            docs.end = first + g * kTile - 1 + __ffsll((long long)starts[g]);
+    return docs;
+}
+
+// ---- launch ------------------------------------------------------------------------------------
+
+// One block per `groups` times 64 tokens and head.
+template <typename... Params, typename... Args>
+void launch_tiles(void (*kernel)(Params...), int groups, int shared_bytes, int t, int h,
+                  Args... args)
+{
+    CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+    const dim3 grid((unsigned)ceil_div((size_t)t, (size_t)(groups * kTile)), (unsigned)h);
+    kernel<<<grid, groups * kGroup, shared_bytes, cuda_stream()>>>(args...);
+    CHECK_LAUNCH();
+}
+
+#endif

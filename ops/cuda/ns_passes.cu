@@ -1,0 +1,564 @@
+// The passes of ns_passes.h. All of them are bound by memory, or tiny.
+#include "ns_passes.h"
+
+namespace
+{
+
+constexpr int kBlock = 256, kTile = 32, kLanes = 8;
+
+// Calls f with a null pointer to the C++ type of t.
+template <typename F> void with_type(DType t, F f)
+{
+    if (t == DT_BF16)
+        f(static_cast<bf16 *>(nullptr));
+    else if (t == DT_F16)
+        f(static_cast<__half *>(nullptr));
+    else
+        f(static_cast<float *>(nullptr));
+}
+
+__device__ __forceinline__ float poison() { return __int_as_float(0x7fc00000); }
+
+// 1 / root, 0 where there is nothing to divide by, NaN for NaN.
+__device__ __forceinline__ double inverse_root(double square)
+{
+    return square == 0 ? 0 : 1 / sqrt(square);
+}
+
+// Eight consecutive numbers, in as few accesses as their type allows.
+template <typename T> struct alignas(16) Eight {
+    T v[8];
+};
+
+template <typename T> __device__ __forceinline__ void load_eight(float (&x)[8], const T *p)
+{
+    const Eight<T> e = *reinterpret_cast<const Eight<T> *>(p);
+#pragma unroll
+    for (int i = 0; i < 8; i++) x[i] = load_stored(e.v, i);
+}
+
+template <typename T> __device__ __forceinline__ void store_eight(T *p, const float (&x)[8])
+{
+    Eight<T> e;
+#pragma unroll
+    for (int i = 0; i < 8; i++) store_rounded(e.v, i, x[i]);
+    *reinterpret_cast<Eight<T> *>(p) = e;
+}
+
+// Grid (parts, batch). Double holds the square of every float; NaN and infinity show in the sum.
+template <typename T> __global__ void square_sums_kernel(double *partial, const T *x, size_t size)
+{
+    __shared__ double room[kBlock / kWarp];
+    const T *matrix = x + blockIdx.y * size;
+    double sum = 0;
+    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < size; i += (size_t)gridDim.x * kBlock) {
+        const double v = load_stored(matrix, i);
+        sum += v * v;
+    }
+    sum = block_sum<kBlock>(sum, room);
+    if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+__device__ double sum_partials(const double *partial, int parts, double *room)
+{
+    double sum = 0;
+    for (int i = threadIdx.x; i < parts; i += kBlock) sum += partial[i];
+    return block_sum<kBlock>(sum, room);
+}
+
+// The input's factor and the translated eps from |G|_F^2.
+__device__ void find_range(double *range, double square, NsNorm norm, double delta, double eps)
+{
+    double factor = 1;
+    if (!isfinite(square)) {
+        factor = nan("");
+    } else if (norm == NS_NORM_FROBENIUS) {
+        const double size = (1 + delta) * sqrt(square) + eps;
+        factor = size > 0 ? 1 / size : 0;
+    } else if (norm != NS_NORM_NONE && square > 0) {
+        int exponent;
+        frexp(sqrt(square), &exponent);
+        factor = ldexp(1.0, 4 - exponent);
+    }
+    range[0] = factor;
+    range[1] = square == 0 ? INFINITY : eps * factor * factor; // zeros: factors of 0
+}
+
+__global__ void range_kernel(double *range, int *flags, int *failed, const double *partial,
+                             int parts, NsNorm norm, double delta, double eps)
+{
+    __shared__ double room[kBlock / kWarp];
+    const double square = sum_partials(partial + (size_t)blockIdx.x * parts, parts, room);
+    if (threadIdx.x) return;
+    find_range(range + 2 * blockIdx.x, square, norm, delta, eps);
+    flags[blockIdx.x] = 0;
+    if (blockIdx.x == 0) *failed = 0;
+}
+
+// x times a factor of any size, which takes a double only where a float cannot hold it.
+__device__ __forceinline__ float scaled(float x, double factor, bool fits)
+{
+    return fits ? x * (float)factor : (float)(x * factor);
+}
+__device__ __forceinline__ bool fits_float(double factor)
+{
+    return factor > 0x1p-120 && factor < 0x1p120;
+}
+
+// Grid (parts, batch): rows of N numbers from rows of n.
+template <typename T, typename S>
+__global__ void load_kernel(T *x, const S *source, const double *range, int m, int n, int M, int N)
+{
+    const double factor = range[2 * blockIdx.y];
+    const bool fits = fits_float(factor);
+    const S *from = source + (size_t)blockIdx.y * m * n;
+    T *to = x + (size_t)blockIdx.y * M * N;
+    const size_t count = (size_t)M * N / 8;
+    const bool whole = n == N; // then rows of the source are aligned as well
+    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
+        const int row = (int)(8 * i / N), col = (int)(8 * i % N);
+        float v[8] = {};
+        if (row < m) {
+            if (whole)
+                load_eight(v, from + (size_t)row * n + col);
+            else
+                for (int e = 0; e < 8; e++)
+                    v[e] = col + e < n ? load_stored(from, (size_t)row * n + col + e) : 0;
+#pragma unroll
+            for (int e = 0; e < 8; e++) v[e] = scaled(v[e], factor, fits);
+        }
+        store_eight(to + 8 * i, v);
+    }
+}
+
+// Grid (tiles of N, tiles of M, batch): x (M,N) from source (n,m).
+template <typename T, typename S>
+__global__ void load_tall_kernel(T *x, const S *source, const double *range, int m, int n, int M,
+                                 int N)
+{
+    __shared__ float tile[kTile][kTile + 1];
+    const double factor = range[2 * blockIdx.z];
+    const bool fits = fits_float(factor);
+    const S *from = source + (size_t)blockIdx.z * m * n;
+    const int from_row = blockIdx.x * kTile, from_col = blockIdx.y * kTile, c = threadIdx.x;
+    for (int r = threadIdx.y; r < kTile; r += kLanes) {
+        const bool inside = from_row + r < n && from_col + c < m;
+        tile[r][c] = inside ? load_stored(from, (size_t)(from_row + r) * m + from_col + c) : 0;
+    }
+    __syncthreads();
+    for (int r = threadIdx.y; r < kTile; r += kLanes) {
+        const int row = from_col + r, col = from_row + c;
+        if (row < M && col < N)
+            store_rounded(x + (size_t)blockIdx.z * M * N, (size_t)row * N + col,
+                          scaled(tile[c][r], factor, fits));
+    }
+}
+
+// One warp to a row: s = ((1 + delta) sum |A_ij| + eps)^(-1/2). Grid (rows / 8, batch).
+template <typename T>
+__global__ void row_factors_kernel(float *s, const T *a, const double *range, int M, double delta)
+{
+    const int row = blockIdx.x * (kBlock / kWarp) + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+    if (row >= M) return;
+    const T *from = a + ((size_t)blockIdx.y * M + row) * M;
+    float sum = 0;
+    for (int j = 8 * lane; j < M; j += 8 * kWarp) {
+        float v[8];
+        load_eight(v, from + j);
+#pragma unroll
+        for (int e = 0; e < 8; e++) sum += fabsf(v[e]);
+    }
+    sum = warp_sum(sum);
+    if (lane == 0)
+        s[blockIdx.y * M + row] =
+            (float)inverse_root((1 + delta) * (double)sum + range[2 * blockIdx.y + 1]);
+}
+
+// Schatten-4: the same factor for every row.
+__global__ void schatten_kernel(float *s, const double *partial, int parts, const double *range,
+                                int M, double delta)
+{
+    __shared__ double room[kBlock / kWarp];
+    const double square = sum_partials(partial + (size_t)blockIdx.x * parts, parts, room);
+    const float factor =
+        (float)inverse_root((1 + delta) * sqrt(square) + range[2 * blockIdx.x + 1]);
+    for (int i = threadIdx.x; i < M; i += kBlock) s[blockIdx.x * M + i] = factor;
+}
+
+// Rows of x times s; grid (parts, batch).
+template <typename T> __global__ void scale_rows_kernel(T *x, const float *s, int M, int N)
+{
+    T *matrix = x + (size_t)blockIdx.y * M * N;
+    const size_t count = (size_t)M * N / 8;
+    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
+        const float factor = s[blockIdx.y * M + 8 * i / N];
+        float v[8];
+        load_eight(v, matrix + 8 * i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) v[e] *= factor;
+        store_eight(matrix + 8 * i, v);
+    }
+}
+
+// Columns of p (M,M) times s.
+template <typename T> __global__ void scale_columns_kernel(T *p, const float *s, int M)
+{
+    T *matrix = p + (size_t)blockIdx.y * M * M;
+    const float *factors = s + blockIdx.y * M;
+    const size_t count = (size_t)M * M / 8;
+    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
+        float v[8];
+        load_eight(v, matrix + 8 * i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) v[e] *= factors[8 * i % M + e];
+        store_eight(matrix + 8 * i, v);
+    }
+}
+
+// A_ij s_i s_j, in an order that keeps the symmetry exact.
+template <typename T> __global__ void scale_gram_kernel(T *a, const float *s, int M)
+{
+    T *matrix = a + (size_t)blockIdx.y * M * M;
+    const float *factors = s + blockIdx.y * M;
+    const size_t count = (size_t)M * M / 8;
+    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
+        const float row = factors[8 * i / M];
+        const int col = (int)(8 * i % M);
+        float v[8];
+        load_eight(v, matrix + 8 * i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            const float other = factors[col + e];
+            v[e] = v[e] * fmaxf(row, other) * fminf(row, other);
+        }
+        store_eight(matrix + 8 * i, v);
+    }
+}
+
+template <typename T>
+__global__ void affine_kernel(T *out, const T *in, int M, float factor, float diagonal)
+{
+    const size_t count = (size_t)M * M, base = blockIdx.y * count;
+    for (size_t i = 8 * (blockIdx.x * kBlock + threadIdx.x); i < count;
+         i += 8 * (size_t)gridDim.x * kBlock) {
+        const int row = (int)(i / M), col = (int)(i % M);
+        float v[8];
+        load_eight(v, in + base + i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) v[e] = v[e] * factor + (row == col + e ? diagonal : 0);
+        store_eight(out + base + i, v);
+    }
+}
+
+// Grid (tiles of the caller's columns, tiles of its rows, batch).
+template <typename D, typename T>
+__global__ void store_kernel(D *out, const T *x, const int *flags, int *failed, int rows, int cols,
+                             int M, int N, bool tall)
+{
+    __shared__ float tile[kTile][kTile + 1];
+    const bool bad = flags[blockIdx.z];
+    const T *from = x + (size_t)blockIdx.z * M * N;
+    const int row0 = blockIdx.y * kTile, col0 = blockIdx.x * kTile, c = threadIdx.x;
+    if (bad && !row0 && !col0 && !c && !threadIdx.y) atomicAdd(failed, 1);
+    for (int r = threadIdx.y; r < kTile; r += kLanes) {
+        const int row = tall ? col0 + r : row0 + r, col = tall ? row0 + c : col0 + c;
+        tile[r][c] = row < M && col < N ? load_stored(from, (size_t)row * N + col) : 0;
+    }
+    __syncthreads();
+    for (int r = threadIdx.y; r < kTile; r += kLanes)
+        if (row0 + r < rows && col0 + c < cols)
+            store_rounded(out, ((size_t)blockIdx.z * rows + row0 + r) * cols + col0 + c,
+                          bad    ? poison()
+                          : tall ? tile[c][r]
+                                 : tile[r][c]);
+}
+
+template <typename T>
+__global__ void poison_kernel(T *out, const int *flags, int *failed, size_t size)
+{
+    if (!flags[blockIdx.y]) return;
+    if (blockIdx.x == 0 && threadIdx.x == 0) atomicAdd(failed, 1);
+    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < size; i += (size_t)gridDim.x * kBlock)
+        store_rounded(out + blockIdx.y * size, i, poison());
+}
+
+// ---- small matrices
+// ------------------------------------------------------------------------------
+
+struct SmallMethod {
+    NsNorm norm;
+    double delta, eps;
+    int iterations;
+    float a[NS_MAX_ITERATIONS], b[NS_MAX_ITERATIONS], c[NS_MAX_ITERATIONS];
+    bool gram;
+    unsigned restarts;
+    DType type;
+};
+
+__device__ __forceinline__ float round_to(float x, DType t)
+{
+    return t == DT_BF16  ? __bfloat162float(__float2bfloat16_rn(x))
+           : t == DT_F16 ? __half2float(__float2half_rn(x))
+                         : x;
+}
+
+// One matrix and its workspace in shared memory; the functions below are called by a whole block.
+struct Small {
+    float x[kNsSmall], y[kNsSmall];
+    float a[kNsSmallRows * kNsSmallRows], b[kNsSmallRows * kNsSmallRows];
+    float q[kNsSmallRows * kNsSmallRows], t[kNsSmallRows * kNsSmallRows], s[kNsSmallRows];
+    double room[kBlock / kWarp], range[2];
+};
+
+// c = R(alpha p q^T + beta p), p and q (m,k), one triangle computed and mirrored.
+__device__ void small_symmetric(float *c, const float *p, const float *q, int m, int k, float alpha,
+                                float beta, DType type, bool upper)
+{
+    for (int e = threadIdx.x; e < m * m; e += kBlock) {
+        const int i = e / m, j = e % m;
+        if (upper ? i > j : i < j) continue;
+        float sum = 0;
+        for (int l = 0; l < k; l++) sum += p[i * k + l] * q[j * k + l];
+        c[i * m + j] = c[j * m + i] =
+            round_to(alpha * sum + (beta != 0 ? beta * p[i * k + j] : 0), type);
+    }
+    __syncthreads();
+}
+
+// x = R(p x + beta x) by way of y.
+__device__ void small_apply(Small &w, const float *p, int m, int n, float beta, DType type)
+{
+    for (int e = threadIdx.x; e < m * n; e += kBlock) {
+        const int i = e / n, j = e % n;
+        float sum = beta != 0 ? beta * w.x[e] : 0;
+        for (int l = 0; l < m; l++) sum += p[i * m + l] * w.x[l * n + j];
+        w.y[e] = round_to(sum, type);
+    }
+    __syncthreads();
+    for (int e = threadIdx.x; e < m * n; e += kBlock) w.x[e] = w.y[e];
+    __syncthreads();
+}
+
+__device__ double small_squares(Small &w, const float *x, int size)
+{
+    double sum = 0;
+    for (int e = threadIdx.x; e < size; e += kBlock) sum += (double)x[e] * x[e];
+    return block_sum<kBlock>(sum, w.room);
+}
+
+__device__ void small_normalize(Small &w, const SmallMethod &method, int m, int n)
+{
+    small_symmetric(w.a, w.x, w.x, m, n, 1, 0, method.type, false);
+    if (method.norm != NS_NORM_AOL && method.norm != NS_NORM_SCHATTEN4) return;
+    const double square = method.norm == NS_NORM_SCHATTEN4 ? small_squares(w, w.a, m * m) : 0;
+    if (threadIdx.x < m) {
+        float sum = 0;
+        for (int j = 0; j < m; j++) sum += fabsf(w.a[threadIdx.x * m + j]);
+        const double size = method.norm == NS_NORM_SCHATTEN4 ? sqrt(square) : sum;
+        w.s[threadIdx.x] = (float)inverse_root((1 + method.delta) * size + w.range[1]);
+    }
+    __syncthreads();
+    for (int e = threadIdx.x; e < m * n; e += kBlock)
+        w.x[e] = round_to(w.x[e] * w.s[e / n], method.type);
+    for (int e = threadIdx.x; e < m * m; e += kBlock) {
+        const float row = w.s[e / m], col = w.s[e % m];
+        w.a[e] = round_to(w.a[e] * fmaxf(row, col) * fminf(row, col), method.type);
+    }
+    __syncthreads();
+}
+
+// b = R(c a a + b a) of iteration k.
+__device__ void small_polynomial(Small &w, const SmallMethod &method, int k, int m)
+{
+    if (method.c[k] != 0) {
+        small_symmetric(w.b, w.a, w.a, m, m, method.c[k], method.b[k], method.type, false);
+        return;
+    }
+    for (int e = threadIdx.x; e < m * m; e += kBlock)
+        w.b[e] = round_to(method.b[k] * w.a[e], method.type);
+    __syncthreads();
+}
+
+__device__ void small_gram(Small &w, const SmallMethod &method, int m, int n)
+{
+    float *q = w.q, *t = w.t;
+    bool fresh = true; // q = I
+    for (int k = 0; k < method.iterations; k++) {
+        if (method.restarts >> k & 1) {
+            small_apply(w, q, m, n, 0, method.type);
+            small_symmetric(w.a, w.x, w.x, m, n, 1, 0, method.type, false);
+            fresh = true;
+        }
+        small_polynomial(w, method, k, m);
+        if (fresh) {
+            for (int e = threadIdx.x; e < m * m; e += kBlock)
+                q[e] = round_to(w.b[e] + (e % (m + 1) ? 0 : method.a[k]), method.type);
+            __syncthreads();
+        } else {
+            small_symmetric(t, q, w.b, m, m, 1, method.a[k], method.type, true);
+            float *const swap = q;
+            q = t, t = swap;
+        }
+        fresh = false;
+        if (k == method.iterations - 1 || method.restarts >> (k + 1) & 1) continue;
+        small_symmetric(t, w.a, w.b, m, m, 1, method.a[k], method.type, false);
+        small_symmetric(w.a, t, w.b, m, m, 1, method.a[k], method.type, true);
+    }
+    small_apply(w, q, m, n, 0, method.type);
+}
+
+// One block of kBlock threads to a matrix.
+template <typename D, typename S>
+__global__ void small_kernel(D *out, const S *source, int *failed, SmallMethod method, int m, int n,
+                             bool tall)
+{
+    extern __shared__ double memory[];
+    Small &w = *reinterpret_cast<Small *>(memory);
+    const int size = m * n;
+    const size_t base = (size_t)blockIdx.x * size;
+    for (int e = threadIdx.x; e < size; e += kBlock)
+        w.x[e] = load_stored(source, base + (tall ? e % n * m + e / n : e));
+    __syncthreads();
+    const double square = small_squares(w, w.x, size);
+    if (threadIdx.x == 0) find_range(w.range, square, method.norm, method.delta, method.eps);
+    __syncthreads();
+    for (int e = threadIdx.x; e < size; e += kBlock)
+        w.x[e] = round_to((float)(w.x[e] * w.range[0]), method.type);
+    __syncthreads();
+    small_normalize(w, method, m, n);
+    if (method.gram)
+        small_gram(w, method, m, n);
+    else
+        for (int k = 0; k < method.iterations; k++) {
+            if (k > 0) small_symmetric(w.a, w.x, w.x, m, n, 1, 0, method.type, false);
+            small_polynomial(w, method, k, m);
+            small_apply(w, w.b, m, n, method.a[k], method.type);
+        }
+    const bool bad = !isfinite(small_squares(w, w.x, size));
+    for (int e = threadIdx.x; e < size; e += kBlock)
+        store_rounded(out, base + (tall ? e % n * m + e / n : e), bad ? poison() : w.x[e]);
+    if (bad && threadIdx.x == 0) atomicAdd(failed, 1);
+}
+
+// Blocks for `size` numbers of each matrix, eight to a thread.
+dim3 parts_of(const NsBatch &w, size_t size) { return dim3(ceil_div(size, 8 * kBlock), w.batch); }
+
+} // namespace
+
+void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size)
+{
+    with_type(type, [&](auto *t) {
+        square_sums_kernel<<<dim3(ns_parts(size), w.batch), kBlock, 0, w.stream>>>(
+            w.partial, static_cast<decltype(t)>(const_cast<void *>(x)), size);
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_range(const NsBatch &w, int parts)
+{
+    range_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.range, w.flags, w.failed, w.partial, parts,
+                                                   w.method->norm, w.method->delta, w.method->eps);
+    CHECK_LAUNCH();
+}
+
+void ns_load(const NsBatch &w, void *x, const void *source, DType type)
+{
+    with_type(w.type, [&](auto *t) {
+        with_type(type, [&](auto *s) {
+            auto *to = static_cast<decltype(t)>(x);
+            auto *from = static_cast<decltype(s)>(const_cast<void *>(source));
+            if (w.tall)
+                load_tall_kernel<<<dim3(ceil_div(w.N, kTile), ceil_div(w.M, kTile), w.batch),
+                                   dim3(kTile, kLanes), 0, w.stream>>>(to, from, w.range, w.m, w.n,
+                                                                       w.M, w.N);
+            else
+                load_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
+                    to, from, w.range, w.m, w.n, w.M, w.N);
+        });
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_normalize(const NsBatch &w, void *x, void *a)
+{
+    const size_t square = (size_t)w.M * w.M;
+    if (w.method->norm == NS_NORM_SCHATTEN4) {
+        ns_square_sums(w, a, w.type, square);
+        schatten_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.s, w.partial, ns_parts(square), w.range,
+                                                          w.M, w.method->delta);
+    }
+    with_type(w.type, [&](auto *t) {
+        auto *gram = static_cast<decltype(t)>(a);
+        if (w.method->norm == NS_NORM_AOL)
+            row_factors_kernel<<<dim3(ceil_div(w.M, kBlock / kWarp), w.batch), kBlock, 0,
+                                 w.stream>>>(w.s, gram, w.range, w.M, w.method->delta);
+        if (x)
+            scale_rows_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
+                static_cast<decltype(t)>(x), w.s, w.M, w.N);
+        scale_gram_kernel<<<parts_of(w, square), kBlock, 0, w.stream>>>(gram, w.s, w.M);
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_scale_columns(const NsBatch &w, void *p)
+{
+    with_type(w.type, [&](auto *t) {
+        scale_columns_kernel<<<parts_of(w, (size_t)w.M * w.M), kBlock, 0, w.stream>>>(
+            static_cast<decltype(t)>(p), w.s, w.M);
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_affine(const NsBatch &w, void *out, const void *in, double factor, double diagonal)
+{
+    with_type(w.type, [&](auto *t) {
+        affine_kernel<<<parts_of(w, (size_t)w.M * w.M), kBlock, 0, w.stream>>>(
+            static_cast<decltype(t)>(out), static_cast<decltype(t)>(const_cast<void *>(in)), w.M,
+            (float)factor, (float)diagonal);
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_store(const NsBatch &w, void *out, DType type, const void *x)
+{
+    const int rows = w.tall ? w.n : w.m, cols = w.tall ? w.m : w.n;
+    with_type(type, [&](auto *d) {
+        with_type(w.type, [&](auto *t) {
+            store_kernel<<<dim3(ceil_div(cols, kTile), ceil_div(rows, kTile), w.batch),
+                           dim3(kTile, kLanes), 0, w.stream>>>(
+                static_cast<decltype(d)>(out), static_cast<decltype(t)>(const_cast<void *>(x)),
+                w.flags, w.failed, rows, cols, w.M, w.N, w.tall);
+        });
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_poison(const NsBatch &w, void *out)
+{
+    with_type(w.type, [&](auto *t) {
+        poison_kernel<<<dim3(4, w.batch), kBlock, 0, w.stream>>>(
+            static_cast<decltype(t)>(out), w.flags, w.failed, (size_t)w.m * w.n);
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_small(const NsBatch &w, void *out, DType out_type, const void *source, DType type)
+{
+    SmallMethod method = {
+        w.method->norm, w.method->delta,    w.method->eps, w.method->iterations, {}, {}, {},
+        w.method->gram, w.method->restarts, w.type};
+    for (int k = 0; k < method.iterations; k++) {
+        method.a[k] = (float)w.method->coeff[k].a;
+        method.b[k] = (float)w.method->coeff[k].b;
+        method.c[k] = (float)w.method->coeff[k].c;
+    }
+    CUDA_CHECK(cudaMemsetAsync(w.failed, 0, sizeof(int), w.stream));
+    with_type(out_type, [&](auto *d) {
+        with_type(type, [&](auto *s) {
+            small_kernel<<<w.batch, kBlock, sizeof(Small), w.stream>>>(
+                static_cast<decltype(d)>(out), static_cast<decltype(s)>(const_cast<void *>(source)),
+                w.failed, method, w.m, w.n, w.tall);
+        });
+    });
+    CHECK_LAUNCH();
+}
