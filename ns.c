@@ -85,11 +85,19 @@ static const struct {
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
-// Appends ", word" (or "word" first) to a list that stays cut off at its size.
+// Appends text to a list that stays cut off at its size.
+static void list_append(char *list, size_t size, const char *text)
+{
+    const size_t used = strlen(list), room = size - used - 1, length = strlen(text);
+    const size_t n = length < room ? length : room;
+    memcpy(list + used, text, n);
+    list[used + n] = '\0';
+}
+
 static void list_word(char *list, size_t size, const char *word)
 {
-    size_t used = strlen(list);
-    snprintf(list + used, size - used, "%s%s", used ? ", " : "", word);
+    if (*list) list_append(list, size, ", ");
+    list_append(list, size, word);
 }
 
 static const NsTable *find_table(const char *name)

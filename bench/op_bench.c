@@ -174,9 +174,9 @@ int main(int argc, char **argv)
     MEASURE("norm_backward", 4 * stream, 0, ops->norm_backward(s[0], s[1], s[2], acc, t, D));
     MEASURE("backout_norm_forward", 3 * stream, 0,
             ops->backout_norm_forward(s[0], acc, s[1], s[2], scalar, t, D, 1e-7));
-    MEASURE("backout_norm_backward", 5 * stream, 0,
-            ops->backout_norm_backward(s[0], s[1], scalar, s[2], s[3], acc, s[4], scalar + 8, t,
-                                       D));
+    MEASURE(
+        "backout_norm_backward", 5 * stream, 0,
+        ops->backout_norm_backward(s[0], s[1], scalar, s[2], s[3], acc, s[4], scalar + 8, t, D));
     MEASURE("add", 3 * stream, 0, ops->add(s[0], s[1], td));
     MEASURE("relu2_forward", 4.0 * (double)tf, 0, ops->relu2_forward(wide, big, tf));
     MEASURE("relu2_backward", 6.0 * (double)tf, 0, ops->relu2_backward(wide, wide, big, tf));

@@ -101,8 +101,8 @@ static const Change mini[] = {
     {"heads", "2"}, {"head_dim", "64"}, {"rotary_active", "16"}, {"head", "full"},
     {"micro_batch", "1024"}, {"micro_batches", "2"}, {"max_doc", "512"},
     {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "50"},
-    {"scheduled_steps", "190"}, {"extension_steps", "10"}, {"window_block", "32"},
-    {"momentum_warmup", "30"}, {"momentum_cooldown", "10"},
+    {"scheduled_steps", "135"}, {"extension_steps", "5"}, {"window_block", "32"},
+    {"momentum_warmup", "30"}, {"momentum_cooldown", "5"},
     {NULL, NULL},
 };
 
@@ -112,8 +112,8 @@ static const Change tiny[] = {
     {"vocab_size", "257"}, {"heads", "2"}, {"head_dim", "64"}, {"rotary_active", "16"},
     {"head", "full"},
     {"micro_batch", "1024"}, {"micro_batches", "1"}, {"max_doc", "512"},
-    {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "55"},
-    {"scheduled_steps", "430"}, {"extension_steps", "10"}, {"window_block", "32"},
+    {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "70"},
+    {"scheduled_steps", "420"}, {"extension_steps", "10"}, {"window_block", "16"},
     {"momentum_warmup", "60"}, {"momentum_cooldown", "10"},
     {NULL, NULL},
 };

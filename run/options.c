@@ -47,7 +47,7 @@ static const Options defaults = {
     .epochs = 1,
     .checkpoint_every = 250,
     .keep = 2,
-    .samples = 2,
+    .samples = 3,
     .sample_tokens = 320,
     .temperature = 0.8,
 };

@@ -2,7 +2,8 @@
 // what ops/cpu/adam.c does in float; and the stored sums and working copies of parameters.
 #include "pointwise.cuh"
 
-namespace {
+namespace
+{
 
 template <typename T> __device__ __forceinline__ float round_stored(float x)
 {

@@ -71,8 +71,8 @@ __device__ __forceinline__ uint32_t pack2(float low, float high)
 
 __device__ __forceinline__ Vec8 pack8(const float (&x)[8])
 {
-    return Vec8{make_uint4(pack2(x[0], x[1]), pack2(x[2], x[3]), pack2(x[4], x[5]),
-                           pack2(x[6], x[7]))};
+    return Vec8{
+        make_uint4(pack2(x[0], x[1]), pack2(x[2], x[3]), pack2(x[4], x[5]), pack2(x[6], x[7]))};
 }
 
 // Every lane gets the sum (maximum); the butterfly's order is the same for all.
@@ -117,7 +117,10 @@ __device__ __forceinline__ float load_stored(const bf16 *p, size_t i)
 {
     return __bfloat162float(p[i]);
 }
-__device__ __forceinline__ float load_stored(const __half *p, size_t i) { return __half2float(p[i]); }
+__device__ __forceinline__ float load_stored(const __half *p, size_t i)
+{
+    return __half2float(p[i]);
+}
 __device__ __forceinline__ void store_rounded(float *p, size_t i, float x) { p[i] = x; }
 __device__ __forceinline__ void store_rounded(bf16 *p, size_t i, float x)
 {

@@ -3,7 +3,8 @@
 
 #include "cuda.cuh"
 
-namespace {
+namespace
+{
 
 struct Device {
     bool found;

@@ -12,6 +12,7 @@
 #ifdef __cplusplus
 extern "C"
 #endif
-bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err);
+    bool
+    ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err);
 
 #endif

@@ -2,7 +2,8 @@
 // 3.3). Bound by memory; one group of threads to a row (rows.cuh).
 #include "rows.cuh"
 
-namespace {
+namespace
+{
 
 constexpr int kMaxGateChannels = 64; // the recipe's bound
 
@@ -146,8 +147,8 @@ __global__ void __launch_bounds__(kRowThreads)
 }
 
 // Adds the rows de_p of one id to `sum`, eight columns from `at` on: groups of 32 positions from
-// `start` on, `stride` positions apart, until the id changes. Eight rows are loaded before the first
-// is added.
+// `start` on, `stride` positions apart, until the id changes. Eight rows are loaded before the
+// first is added.
 __device__ __forceinline__ void add_rows(float (&sum)[8], const bf16 *de, const int32_t *ids,
                                          const int32_t *order, int id, int start, int stride, int t,
                                          int d, int at)
@@ -262,7 +263,8 @@ void cuda_embed_backward(void *de, void *dgate, void *dmu, const void *dx0, cons
     float *partial = (float *)cuda_scratch();
     int blocks = 0;
     if (c > kMaxGateChannels)
-        cuda_fail("too many gate channels", "64 at most", "cuda_embed_backward", __FILE__, __LINE__);
+        cuda_fail("too many gate channels", "64 at most", "cuda_embed_backward", __FILE__,
+                  __LINE__);
     with_row_shape(d, [&](auto shape) {
         blocks = sum_blocks(shape, t);
         embed_backward_kernel<decltype(shape)><<<blocks, kRowThreads, 0, cuda_stream()>>>(

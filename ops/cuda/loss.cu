@@ -4,7 +4,8 @@
 
 #include "pointwise.cuh"
 
-namespace {
+namespace
+{
 
 struct Relu2Forward {
     bf16 *r;
@@ -168,7 +169,8 @@ __global__ void __launch_bounds__(kThreads, 2048 / kThreads)
 
 constexpr int kTotalThreads = 1024;
 
-__global__ void __launch_bounds__(kTotalThreads) total_kernel(double *total, const float *x, size_t n)
+__global__ void __launch_bounds__(kTotalThreads)
+    total_kernel(double *total, const float *x, size_t n)
 {
     __shared__ double room[kTotalThreads / kWarp];
     double sum = 0;
@@ -205,8 +207,8 @@ void cuda_quantize(void *y, const void *x, Fp8Format format, double scale, bool 
     else if (format == FP8_E5M2)
         launch_points(n, aligned, Quantize<__NV_E5M2>{(bf16 *)y, (const bf16 *)x, inverse});
     else if (y != x)
-        CUDA_CHECK(cudaMemcpyAsync(y, x, n * sizeof(bf16), cudaMemcpyDeviceToDevice,
-                                   cuda_stream()));
+        CUDA_CHECK(
+            cudaMemcpyAsync(y, x, n * sizeof(bf16), cudaMemcpyDeviceToDevice, cuda_stream()));
 }
 
 void cuda_softcap_loss(void *loss, void *u, const int32_t *targets, double grad_scale, int t, int v,
@@ -220,7 +222,8 @@ void cuda_softcap_loss(void *loss, void *u, const int32_t *targets, double grad_
                   "cuda_softcap_loss", __FILE__, __LINE__);
     if (t == 0) return;
     if (bytes > 48 << 10) { // more has to be asked for, and room for two blocks as well
-        CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        CUDA_CHECK(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
         CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                                         cudaSharedmemCarveoutMaxShared));
     }

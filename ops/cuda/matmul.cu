@@ -10,7 +10,8 @@
 
 #include "cuda.cuh"
 
-namespace {
+namespace
+{
 
 constexpr size_t kWorkspaceBytes = 64 << 20; // what cuBLAS itself takes on Hopper is 32 MiB
 
@@ -104,14 +105,15 @@ Plan make_plan(const Key &key)
         {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, (uint32_t)key.align_c},
     };
     for (const auto &a : alignments)
-        LT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference, a.name, &a.bytes, sizeof a.bytes));
+        LT_CHECK(
+            cublasLtMatmulPreferenceSetAttribute(preference, a.name, &a.bytes, sizeof a.bytes));
     LT_CHECK(cublasLtMatmulPreferenceSetAttribute(preference,
                                                   CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                                   &kWorkspaceBytes, sizeof kWorkspaceBytes));
     cublasLtMatmulHeuristicResult_t found = {};
     int count = 0;
-    LT_CHECK(cublasLtMatmulAlgoGetHeuristic(library().handle, plan.operation, plan.a, plan.b, plan.c,
-                                            plan.c, preference, 1, &found, &count));
+    LT_CHECK(cublasLtMatmulAlgoGetHeuristic(library().handle, plan.operation, plan.a, plan.b,
+                                            plan.c, plan.c, preference, 1, &found, &count));
     LT_CHECK(cublasLtMatmulPreferenceDestroy(preference));
     if (count == 0)
         cuda_fail("no algorithm for this matrix product", "report its shape",
@@ -133,15 +135,7 @@ void multiply(void *c, const void *a, const void *b, MatmulKind kind, int m, int
               double alpha, double beta, bool out_f32)
 {
     const float alpha_f = (float)alpha, beta_f = (float)beta;
-    const Key key = {m,
-                     n,
-                     k,
-                     kind,
-                     out_f32,
-                     beta_f == 0,
-                     alignment(a),
-                     alignment(b),
-                     alignment(c)};
+    const Key key = {m, n, k, kind, out_f32, beta_f == 0, alignment(a), alignment(b), alignment(c)};
     const Plan &plan = find_plan(key);
     LT_CHECK(cublasLtMatmul(library().handle, plan.operation, &alpha_f, b, plan.a, a, plan.b,
                             &beta_f, c, plan.c, c, plan.c, &plan.algorithm, library().workspace,

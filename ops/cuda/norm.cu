@@ -6,7 +6,8 @@
 // one partial sum a block; a second kernel of one block adds those.
 #include "rows.cuh"
 
-namespace {
+namespace
+{
 
 // y = r x with r = rsqrt(mean x^2 + eps), x in fp32.
 template <typename Shape>

@@ -11,10 +11,7 @@ template <typename T> struct alignas(16) Pack {
     T x[kPointsPerThread];
 };
 
-inline int point_blocks(size_t n)
-{
-    return ceil_div(n, (size_t)kPointThreads * kPointsPerThread);
-}
+inline int point_blocks(size_t n) { return ceil_div(n, (size_t)kPointThreads * kPointsPerThread); }
 
 inline bool aligned16(const void *p) { return ((uintptr_t)p & 15) == 0; }
 

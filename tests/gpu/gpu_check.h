@@ -132,7 +132,7 @@ static inline void check_array_at(const Array *a, int depth, const char *file, i
 // A sum of products whose absolute values add up to at most `size`, along a chain of `depth`
 // additions.
 static inline void check_sum_at(const Array *a, size_t i, double size, int depth, const char *file,
-                         int line)
+                                int line)
 {
     const double error = fabs(dtype_get(a->result, a->type, i) - a->exact[i]);
     const double allowed = 2 * depth * 0x1p-24 * (size + fabs(a->exact[i]));

@@ -85,14 +85,22 @@ TEST(gradients_with_narrow_heads)
 
 TEST(gradients_with_wide_heads_and_odd_lengths)
 {
-    const char *fields[] = {"layers",       "- smv0 lm m<1 smb<2 lmv0",
-                            "heads",        "3",
-                            "head_dim",     "128",
-                            "vocab_size",   "1000",
-                            "micro_batch",  "777",
-                            "val_chunk",    "777",
-                            "val_tokens",   "777",
-                            "window_block", "16",
+    const char *fields[] = {"layers",
+                            "- smv0 lm m<1 smb<2 lmv0",
+                            "heads",
+                            "3",
+                            "head_dim",
+                            "128",
+                            "vocab_size",
+                            "1000",
+                            "micro_batch",
+                            "777",
+                            "val_chunk",
+                            "777",
+                            "val_tokens",
+                            "777",
+                            "window_block",
+                            "16",
                             NULL};
     check_gradients(fields, (int[]){700, 0, 76, 1, -1});
 }

@@ -58,8 +58,7 @@ TEST(norm_and_its_gradient)
 
 TEST(mix_norm)
 {
-    for (int with_skip = 0; with_skip < 2; with_skip++)
-        FOR_SHAPES(t, d)
+    for (int with_skip = 0; with_skip < 2; with_skip++) FOR_SHAPES(t, d)
         {
             Array *x = stream("x", t, d), *y = stream("y", t, d), *r = numbers("r", (size_t)t);
             Array *skip = stream("skip", t, d), *gate = numbers("skip_gate", 1);
@@ -79,8 +78,7 @@ TEST(mix_norm)
 
 TEST(mix_norm_gradient)
 {
-    for (int with_skip = 0; with_skip < 2; with_skip++)
-        FOR_SHAPES(t, d)
+    for (int with_skip = 0; with_skip < 2; with_skip++) FOR_SHAPES(t, d)
         {
             Array *dx = stream("dx", t, d), *dskip = stream("dskip", t, d);
             Array *dx0 = stream("dx0", t, d), *dlambda = numbers("dlambda", 2);
@@ -90,16 +88,16 @@ TEST(mix_norm_gradient)
             Array *gate = numbers("skip_gate", 1), *x0 = stream("x0", t, d);
             Array *lambda = numbers("lambda", 2);
             normed(y, r, t, d);
-            RUN_TWICE(cuda->mix_norm_backward(
-                dx->gpu, with_skip ? dskip->gpu : NULL, dx0->gpu, dlambda->gpu,
-                with_skip ? dgate->gpu : NULL, dy->gpu, y->gpu, r->gpu, x_in->gpu,
-                with_skip ? skip->gpu : NULL, with_skip ? gate->gpu : NULL, x0->gpu, lambda->gpu, t,
-                d));
-            exact->mix_norm_backward(
-                dx->exact, with_skip ? dskip->exact : NULL, dx0->exact, dlambda->exact,
-                with_skip ? dgate->exact : NULL, dy->exact, y->exact, r->exact, x_in->exact,
-                with_skip ? skip->exact : NULL, with_skip ? gate->exact : NULL, x0->exact,
-                lambda->exact, t, d);
+            RUN_TWICE(
+                cuda->mix_norm_backward(dx->gpu, with_skip ? dskip->gpu : NULL, dx0->gpu,
+                                        dlambda->gpu, with_skip ? dgate->gpu : NULL, dy->gpu,
+                                        y->gpu, r->gpu, x_in->gpu, with_skip ? skip->gpu : NULL,
+                                        with_skip ? gate->gpu : NULL, x0->gpu, lambda->gpu, t, d));
+            exact->mix_norm_backward(dx->exact, with_skip ? dskip->exact : NULL, dx0->exact,
+                                     dlambda->exact, with_skip ? dgate->exact : NULL, dy->exact,
+                                     y->exact, r->exact, x_in->exact,
+                                     with_skip ? skip->exact : NULL, with_skip ? gate->exact : NULL,
+                                     x0->exact, lambda->exact, t, d);
             CHECK_ARRAY(dx, ROW_DEPTH);
             CHECK_ARRAY(dskip, ROW_DEPTH);
             CHECK_ARRAY(dx0, ROW_DEPTH);
@@ -118,8 +116,8 @@ TEST(backout_norm_and_its_gradient)
     {
         Array *x = stream("x", t, d), *y = stream("y", t, d), *r = numbers("r", (size_t)t);
         Array *back = stream("x_back", t, d), *beta = numbers("beta", 1);
-        RUN_TWICE(cuda->backout_norm_forward(y->gpu, r->gpu, x->gpu, back->gpu, beta->gpu, t, d,
-                                             eps));
+        RUN_TWICE(
+            cuda->backout_norm_forward(y->gpu, r->gpu, x->gpu, back->gpu, beta->gpu, t, d, eps));
         exact->backout_norm_forward(y->exact, r->exact, x->exact, back->exact, beta->exact, t, d,
                                     eps);
         CHECK_ARRAY(y, ROW_DEPTH);
@@ -363,8 +361,8 @@ TEST(softcap_loss)
                 int32_t targets[17];
                 for (int p = 0; p < t; p++) targets[p] = p == 0 ? v - 1 : (p * 7919) % v;
                 int32_t *gpu_targets = put_ints(targets, (size_t)t);
-                RUN_TWICE(cuda->softcap_loss(loss->gpu, u->gpu, gpu_targets, grad_scale, t, v, cap,
-                                             div));
+                RUN_TWICE(
+                    cuda->softcap_loss(loss->gpu, u->gpu, gpu_targets, grad_scale, t, v, cap, div));
                 exact->softcap_loss(loss->exact, u->exact, targets, grad_scale, t, v, cap, div);
                 // s is right to a few roundings, which the cap multiplies in the exponent.
                 const int depth = (int)(8 * cap);
@@ -390,8 +388,8 @@ TEST(matrix_products)
 {
     static const struct {
         int m, n, k;
-    } sizes[] = {{1, 384, 128}, {33, 2304, 768}, {128, 768, 3072}, {768, 64, 257}, {3072, 768, 1},
-                 {257, 1024, 64}};
+    } sizes[] = {{1, 384, 128},  {33, 2304, 768}, {128, 768, 3072},
+                 {768, 64, 257}, {3072, 768, 1},  {257, 1024, 64}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         for (int kind = MM_NN; kind <= MM_TN; kind++)
             for (int j = 0; j < 4; j++, free_arrays()) {
@@ -403,9 +401,8 @@ TEST(matrix_products)
                 const DType type = j / 2 ? DT_F32 : DT_BF16;
                 Array *a = stream("a", m, k), *b = stream("b", n, k);
                 Array *c = array("c", type, (size_t)m * (size_t)n, 1);
-                RUN_TWICE((j / 2 ? cuda->matmul_grad : cuda->matmul)(c->gpu, a->gpu, b->gpu,
-                                                                     (MatmulKind)kind, m, n, k,
-                                                                     alpha, beta));
+                RUN_TWICE((j / 2 ? cuda->matmul_grad : cuda->matmul)(
+                    c->gpu, a->gpu, b->gpu, (MatmulKind)kind, m, n, k, alpha, beta));
                 exact->matmul(c->exact, a->exact, b->exact, (MatmulKind)kind, m, n, k, alpha, beta);
                 // Tensor cores add 16 products at a time and truncate: two half-units each.
                 CHECK_ARRAY(c, 2 * (k / 16 + 16));
