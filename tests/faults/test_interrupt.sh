@@ -58,6 +58,11 @@ whole=$(checkpoint whole $steps)
 
 for signal in "INT 130" "TERM 143" "HUP 129"; do
     name=${signal% *}
+    # shellcheck disable=SC2016 # the inner shell's own process
+    if [ "$name" = HUP ] && sh -c 'kill -s HUP $$; exit 0' 2>/dev/null; then
+        echo "skip HUP: it is ignored here, as under nohup, and the program respects that"
+        continue
+    fi
     begin "$name" --keep 3
     check "$name: steps" reach "runs/$name/log.jsonl" '"step","step":5,'
     kill -s "$name" "$pid"
