@@ -14,7 +14,7 @@
 #include "ops/ops.h"
 
 typedef struct MuonBank {
-    int count, rows, cols; // `count` matrices of rows x cols, rows <= cols
+    int count, rows, cols; // `count` matrices of rows x cols
     DType dtype;           // P, of all four buffers: DT_F32, DT_BF16, or DT_F64
     void *param;           // (count, rows, cols)
     const void *grad;      // (count, rows, cols)

@@ -32,7 +32,7 @@ static const char version[] = "turbomuon.c 0.1";
 typedef struct {
     Options options;
     Recipe recipe;
-    bool real_storage;
+    bool real_storage, usage; // usage: what was refused is the command line
     const Ops *ops;
     char device[640];    // the GPU, or why there is none
     const char *program; // as it was called
@@ -46,6 +46,7 @@ typedef struct {
     Optimizer optimizer;
     Unigram unigram;
     Loader *loader;
+    Batch *batches; // of one step (micro_batches)
     Val val;
     Log *log;
     TrainState state;
@@ -99,7 +100,8 @@ static bool choose_recipe(Run *run, Error *err)
     const Options *o = &run->options;
     if (!o->resume[0]) {
         run->real_storage = !strcmp(o->storage, "real");
-        return options_recipe(o, default_recipe(run), &run->recipe, err);
+        run->usage = !options_recipe(o, default_recipe(run), &run->recipe, err);
+        return !run->usage;
     }
     char path[FILE_PATH_MAX];
     Error warning = {""};
@@ -122,6 +124,11 @@ static bool choose_recipe(Run *run, Error *err)
     run->resuming = checkpoint_open(&run->resume, path, err);
     if (!run->resuming || !state_recipe(&run->resume, &run->recipe, &run->real_storage, err))
         return false;
+    Recipe named = run->recipe;
+    if (o->recipe[0] && !recipe_find(&named, o->recipe, err)) return false;
+    if (strcmp(named.name, run->recipe.name))
+        return fail(err, "--recipe %.64s: %.256s was trained with %s", o->recipe, path,
+                    run->recipe.name);
     if (!run->real_storage && !strcmp(o->storage, "real"))
         return fail(err, "--storage real: %.256s has the storage of its recipe, and keeps it",
                     path);
@@ -225,12 +232,17 @@ static bool open_data(Run *run, Error *err)
                                 .max_doc = r->max_doc,
                                 .world = 1,
                                 .epochs = run->options.epochs,
-                                .total = (int64_t)run->end * r->micro_batches};
+                                .total = run->state.cursor.micro_batches +
+                                         (int64_t)(run->end - run->state.step) * r->micro_batches};
     const ValConfig val = {.files = run->val_files,
                            .vocab_size = r->vocab_size,
                            .tokens = r->val_tokens,
                            .chunk = r->val_chunk,
                            .world = 1};
+    run->batches = calloc((size_t)r->micro_batches, sizeof *run->batches);
+    for (int i = 0; i < r->micro_batches; i++)
+        if (!run->batches || !batch_alloc(&run->batches[i], r->micro_batch))
+            return fail(err, "out of memory for the batches of a step");
     return loader_open(&run->loader, &train, run->resuming ? &run->state.cursor : NULL, err) &&
            val_open(&run->val, &val, err);
 }
@@ -300,11 +312,31 @@ static double validate(Run *run)
 static bool save_checkpoint(Run *run, Error *err)
 {
     const double start = now_ms();
-    run->state.cursor = loader_cursor(run->loader);
     if (!state_save(&run->state, run->checkpoints, run->options.keep, run->saved, err))
         return false;
     run->saved_step = run->state.step;
     log_checkpoint(run->log, run->state.step, run->saved, (now_ms() - start) / 1e3);
+    return true;
+}
+
+// All batches of a step, before it touches a gradient: when the data run out, what was learnt up to
+// here can still be saved.
+static bool draw_batches(Run *run, Error *err)
+{
+    for (int i = 0; i < run->recipe.micro_batches; i++) {
+        const Batch *drawn;
+        Batch *own = &run->batches[i];
+        if (loader_next(run->loader, &drawn, err)) {
+            memcpy(own->ids, drawn->ids, ((size_t)drawn->n_tokens + 1) * sizeof *own->ids);
+            memcpy(own->cu, drawn->cu, ((size_t)drawn->n_docs + 1) * sizeof *own->cu);
+            own->n_docs = drawn->n_docs;
+            continue;
+        }
+        Error failure;
+        if (run->state.step > run->saved_step && !save_checkpoint(run, &failure))
+            fprintf(stderr, "warning: %s\n", failure.text);
+        return false;
+    }
     return true;
 }
 
@@ -313,18 +345,15 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
 {
     const Recipe *r = &run->recipe;
     *loss = 0;
+    if (!draw_batches(run, err)) return false;
     for (int i = 0; i < r->micro_batches; i++) {
-        const Batch *data;
-        if (!loader_next(run->loader, &data, err)) {
-            Error unused; // before the step has touched a gradient, what was learnt can be kept
-            if (i == 0 && run->state.step > run->saved_step) save_checkpoint(run, &unused);
-            return false;
-        }
-        const GptBatch batch = gpt_batch(data);
+        const GptBatch batch = gpt_batch(&run->batches[i]);
         *loss += gpt_forward_backward(run->gpt, &batch) / r->micro_batches;
         unigram_add(&run->unigram, batch.targets, batch.tokens);
     }
     optimizer_step(&run->optimizer, step);
+    run->ops->sync(); // the clock is about to be read
+    run->state.cursor = loader_cursor(run->loader);
     run->state.tokens += (int64_t)r->micro_batch * r->micro_batches;
     return true;
 }
@@ -465,10 +494,8 @@ static bool run_all(Run *run, Error *err)
     choose_data(run);
     if (!open_model(run, err)) return false;
     if (run->state.step >= run->end)
-        return fail(err,
-                    "the checkpoint has all %d steps already: give more with --steps or "
-                    "--scheduled-steps",
-                    run->end);
+        return fail(err, "the checkpoint has all %d steps already: give more with %s", run->end,
+                    run->end < run->recipe.total_steps ? "--steps" : "--extension-steps");
     if (!open_data(run, err) || !choose_folder(run, err)) return false;
     run->log = log_open(run->folder, run->resuming, err);
     if (!run->log) return false;
@@ -490,6 +517,9 @@ static bool close_all(Run *run, Error *err)
 {
     if (run->resuming) safetensors_close(&run->resume);
     loader_close(run->loader);
+    for (int i = 0; run->batches && i < run->recipe.micro_batches; i++)
+        batch_free(&run->batches[i]);
+    free(run->batches);
     val_close(&run->val);
     unigram_close(&run->unigram);
     optimizer_free(&run->optimizer);
@@ -497,20 +527,19 @@ static bool close_all(Run *run, Error *err)
     return log_close(run->log, err);
 }
 
-// What asks for no training, and a recipe that the options make impossible: 0 when there is nothing
-// of the kind, 1 when it is done, -1 on a refusal.
-static int answer_question(const Options *options, Error *err)
+// What asks for no training: 0 when nothing does, 1 when it is done, -1 on a refusal.
+static int answer_question(Run *run, Error *err)
 {
-    Recipe recipe;
+    const Options *options = &run->options;
     if (options->version) return puts(version), 1;
-    const bool question = options->help || options->print_recipe;
-    if (options->resume[0] && !question) return 0;
-    if (!options_recipe(options, "tiny", &recipe, err)) return -1;
-    if (!question) return 0;
+    if (!options->help && !options->print_recipe) return 0;
+    if (!choose_device(run, err) ||
+        !options_recipe(options, default_recipe(run), &run->recipe, err))
+        return -1;
     if (options->help)
-        options_help(&recipe, stdout);
+        options_help(&run->recipe, stdout);
     else
-        recipe_print(&recipe, stdout);
+        recipe_print(&run->recipe, stdout);
     return 1;
 }
 
@@ -559,7 +588,7 @@ int main(int argc, char **argv)
     spin_briefly(argv);
     run.program = argc > 0 ? argv[0] : "./train_gpt";
     if (!options_parse(&run.options, argc, argv, &err) ||
-        (answered = answer_question(&run.options, &err)) < 0) {
+        (answered = answer_question(&run, &err)) < 0) {
         fprintf(stderr, "error: %s\n", err.text);
         return EXIT_USAGE;
     }
@@ -571,5 +600,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "error: %s\n", late.text);
         ok = false;
     }
-    return !ok ? 1 : run.state.step < run.end ? 128 + (int)interrupted : 0;
+    return !ok                        ? (run.usage ? EXIT_USAGE : 1)
+           : run.state.step < run.end ? 128 + (int)interrupted
+                                      : 0;
 }

@@ -225,16 +225,14 @@ static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
                         d, r->gate_channels);
 }
 
-// Positions sorted by (id, position), by counting: the order in which embed_scatter adds.
-static bool sort_by_id(int32_t *order, const int32_t *ids, int t, int vocab)
+// Positions sorted by (id, position), by counting: the order in which embed_scatter adds. `start`
+// is scratch for vocab + 1 counts.
+static void sort_by_id(int32_t *order, int32_t *start, const int32_t *ids, int t, int vocab)
 {
-    int32_t *start = calloc((size_t)vocab + 1, sizeof *start);
-    if (!start) return false;
+    memset(start, 0, ((size_t)vocab + 1) * sizeof *start);
     for (int p = 0; p < t; p++) start[ids[p] + 1]++;
     for (int v = 0; v < vocab; v++) start[v + 1] += start[v];
     for (int p = 0; p < t; p++) order[start[ids[p]]++] = p;
-    free(start);
-    return true;
 }
 
 static void scatter_embeddings(Gpt *gpt, const Acts *acts, const GptBatch *batch)
@@ -265,10 +263,10 @@ double gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
     acts_layout(&acts, gpt, t, true, gpt->arena);
     for (int i = 0; i < N_SMALL; i++) {
         const GptBank *b = &gpt->bank[small[i]];
-        n[i] = (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
+        n[i] = gpt_bank_size(b);
         ops->mem_zero(b->delta, n[i] * ops->acc_size);
     }
-    if (!sort_by_id(gpt->host_order, batch->ids, t, gpt->recipe.vocab_padded)) return NAN;
+    sort_by_id(gpt->host_order, gpt->host_start, batch->ids, t, gpt->recipe.vocab_padded);
     trunk_forward(gpt, &acts, batch);
     ops->mem_put(acts.targets, batch->targets, (size_t)t * sizeof(int32_t));
     const double loss = head_forward_backward(gpt, &acts, t);

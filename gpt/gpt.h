@@ -70,6 +70,7 @@ const GptMemory *gpt_memory(const Gpt *gpt); // GPT_MEMORY_ROWS rows: what was t
 // Index of a slot's first matrix in BANK_ATTN (Q; K, V, O follow) or BANK_MLP (c_fc; c_proj
 // follows), or of its row in BANK_ATTN_GATE; -1 when the slot has none.
 int gpt_matrix_index(const Gpt *gpt, BankId id, int slot);
+size_t gpt_bank_size(const GptBank *bank); // numbers in it
 size_t gpt_parameter_count(const Gpt *gpt);
 
 // Initial values of specification 1.1, from a seed: the same bits for a seed on every device.

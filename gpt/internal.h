@@ -45,6 +45,7 @@ struct Gpt {
     void *head_fp8;                // (V,D) fp8 values of the head's weight; NULL for a full head
     StepState *device_step;
     int32_t *host_order; // positions sorted by token id
+    int32_t *host_start; // (V + 1) scratch of that sorting
     GptMemory memory[GPT_MEMORY_ROWS];
 };
 

@@ -39,7 +39,7 @@ const Recipe *gpt_recipe(const Gpt *gpt) { return &gpt->recipe; }
 const Ops *gpt_ops(const Gpt *gpt) { return gpt->ops; }
 const GptMemory *gpt_memory(const Gpt *gpt) { return gpt->memory; }
 
-static size_t bank_numbers(const GptBank *b)
+size_t gpt_bank_size(const GptBank *b)
 {
     return (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
 }
@@ -47,7 +47,7 @@ static size_t bank_numbers(const GptBank *b)
 size_t gpt_parameter_count(const Gpt *gpt)
 {
     size_t n = 0;
-    for (int id = 0; id < GPT_BANKS; id++) n += bank_numbers(&gpt->bank[id]);
+    for (int id = 0; id < GPT_BANKS; id++) n += gpt_bank_size(&gpt->bank[id]);
     return n;
 }
 
@@ -141,7 +141,7 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
 
     for (int id = 0; id < GPT_BANKS; id++) {
         GptBank *b = &gpt->bank[id];
-        const size_t n = bank_numbers(b);
+        const size_t n = gpt_bank_size(b);
         const DType weight_type = id == BANK_SCALARS ? ops->acc_type : ops->real_type;
         b->param = take(gpt, PARAMETERS, n * dtype_size(b->dtype), &short_of);
         b->grad = take(gpt, GRADIENTS, n * dtype_size(b->dtype), &short_of);
@@ -153,7 +153,7 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
     }
     const GptBank *head = &gpt->bank[BANK_LM_HEAD];
     if (!strcmp(recipe->head, "fp8"))
-        gpt->head_fp8 = take(gpt, WEIGHTS, bank_numbers(head) * ops->real_size, &short_of);
+        gpt->head_fp8 = take(gpt, WEIGHTS, gpt_bank_size(head) * ops->real_size, &short_of);
     const size_t tokens = (size_t)gpt_max_tokens(gpt);
     const size_t rotary = tokens * (size_t)recipe->rotary_active * ops->acc_size;
     gpt->rotary_cos = take(gpt, WEIGHTS, rotary, &short_of);
@@ -165,7 +165,8 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
     const size_t eval = acts_layout(&acts, gpt, recipe->val_chunk, false, NULL);
     gpt->arena = take(gpt, ACTIVATIONS, train > eval ? train : eval, &short_of);
     gpt->host_order = malloc(sizeof(int32_t) * (size_t)recipe->micro_batch);
-    if (short_of || !gpt->host_order) {
+    gpt->host_start = malloc(sizeof(int32_t) * ((size_t)recipe->vocab_padded + 1));
+    if (short_of || !gpt->host_order || !gpt->host_start) {
         size_t total = 0;
         for (int i = 0; i < GPT_MEMORY_ROWS; i++) total += gpt->memory[i].bytes;
         fail(err,
@@ -197,6 +198,7 @@ void gpt_free(Gpt *gpt)
     ops->mem_free(gpt->device_step);
     ops->mem_free(gpt->arena);
     free(gpt->host_order);
+    free(gpt->host_start);
     free(gpt);
 }
 
@@ -205,7 +207,7 @@ void gpt_load_weights(Gpt *gpt, BankId id)
     GptBank *b = &gpt->bank[id];
     const DType type = id == BANK_SCALARS ? gpt->ops->acc_type : gpt->ops->real_type;
     if (b->weight != b->param)
-        gpt->ops->load_param(b->weight, type, b->param, b->dtype, bank_numbers(b));
+        gpt->ops->load_param(b->weight, type, b->param, b->dtype, gpt_bank_size(b));
 }
 
 // ---- initial values (specification 1.1 and 1.2) ------------------------------------------------

@@ -62,7 +62,10 @@ static const Field fields[] = {
     WORD(ortho, "METHOD", "orthogonalisation: a method of ns.h, such as turbo4, polar5, muon5"),
     N(ns_iters, 0, NS_MAX_ITERATIONS, "iterations of the method; 0 is its own number"),
     WORD(ns_norm, "NAME", "instead of its normaliser: none, frobenius, aol, schatten4"),
-    WORD(ns_coeffs, "TABLE", "instead of its coefficients: jordan, you, polar_express, cans, ..."),
+    FIELD_S(
+        Recipe, ns_coeffs, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./",
+        "TABLE|FILE",
+        "instead of its coefficients: jordan, you, polar_express, cans, ..., or a file of them"),
     FIELD_C(Recipe, ns_variant, "|standard|gram", "instead of its variant"),
     FIELD_S(Recipe, ns_restarts, "0123456789,none", "LIST",
             "iterations after which the gram variant restarts, such as 2,4; none"),

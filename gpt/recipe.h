@@ -55,7 +55,7 @@ typedef struct {
     int adam_every; // Adam updates at steps k with k % adam_every == adam_every - 1
     char ortho[32]; // method of ns.h
     int ns_iters;   // 0: the method's own
-    char ns_norm[16], ns_coeffs[32], ns_variant[16], ns_restarts[16], ns_storage[8]; // "": own
+    char ns_norm[16], ns_coeffs[256], ns_variant[16], ns_restarts[16], ns_storage[8]; // "": own
 
     // Derived by recipe_finish.
     int n_slots, n_value_embeds, n_attention, n_mlp, n_skips;

@@ -161,7 +161,7 @@ static bool build_method(Recipe *recipe, Error *err)
     if (!ns_method_find(method, recipe->ortho, err)) return false;
     if (recipe->ns_norm[0] && !ns_method_set_norm(method, recipe->ns_norm, err)) return false;
     if (recipe->ns_coeffs[0] || recipe->ns_iters) {
-        char table[sizeof method->table];
+        char table[sizeof recipe->ns_coeffs]; // a copy: the method's own name is rewritten
         snprintf(table, sizeof table, "%s",
                  recipe->ns_coeffs[0] ? recipe->ns_coeffs : method->table);
         int iterations = recipe->ns_iters ? recipe->ns_iters : method->iterations;

@@ -3,8 +3,7 @@
 enum { kRing = 4 }; // batches prepared, the one in the caller's hands counted
 
 struct Loader {
-    Stream stream; // the builder's once it runs
-    double floor;
+    Stream stream;         // the builder's once it runs
     StreamCursor returned; // after the batch returned last; the caller's
 
     // Shared. Slot i % kRing of the ring is the builder's for i >= built, the caller's below.
@@ -63,8 +62,6 @@ bool loader_next(Loader *l, const Batch **batch, Error *err)
 
 StreamCursor loader_cursor(const Loader *l) { return l->returned; }
 
-double loader_floor(const Loader *l) { return l->floor; }
-
 static void loader_free(Loader *l)
 {
     pthread_cond_destroy(&l->changed);
@@ -93,7 +90,6 @@ bool loader_open(Loader **loader, const StreamConfig *config, const StreamCursor
         stream_open(&l->stream, config, start, err) && batches_alloc(l, config->micro_batch, err);
     if (ok) {
         l->returned = l->stream.at;
-        l->floor = l->stream.shard.floor;
         if (pthread_create(&l->builder, NULL, builder_main, l) != 0)
             ok = fail(err, "cannot start the thread that prepares batches");
     }

@@ -17,8 +17,6 @@ bool loader_open(Loader **loader, const StreamConfig *config, const StreamCursor
 bool loader_next(Loader *loader, const Batch **batch, Error *err);
 // The cursor after the batch that loader_next returned last, whatever was prepared since.
 StreamCursor loader_cursor(const Loader *loader);
-// The first opened shard's floor in nats per token, 0 when unknown (shard.h).
-double loader_floor(const Loader *loader);
 // Stops the threads, also in the middle of preparing, and frees everything. NULL is allowed.
 void loader_close(Loader *loader);
 

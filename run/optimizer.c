@@ -2,20 +2,10 @@
 
 #include <string.h>
 
-static size_t bank_numbers(const GptBank *b)
-{
-    return (size_t)b->count * (size_t)b->rows * (size_t)b->cols;
-}
-
-size_t optimizer_first_size(const Optimizer *optimizer, BankId id)
-{
-    return bank_numbers(gpt_bank(optimizer->gpt, id));
-}
-
-size_t optimizer_second_size(const Optimizer *optimizer, BankId id)
+static size_t second_size(const Optimizer *optimizer, BankId id)
 {
     const GptBank *b = gpt_bank(optimizer->gpt, id);
-    return b->muon ? (size_t)b->count * (size_t)b->cols : bank_numbers(b);
+    return b->muon ? (size_t)b->count * (size_t)b->cols : gpt_bank_size(b);
 }
 
 static MuonBank muon_bank(const Optimizer *optimizer, BankId id)
@@ -42,8 +32,8 @@ bool optimizer_create(Optimizer *optimizer, Gpt *gpt, Error *err)
     for (int i = 0; i < GPT_BANKS && ok; i++) {
         const GptBank *b = gpt_bank(gpt, (BankId)i);
         const size_t size = dtype_size(b->dtype);
-        const size_t first = optimizer_first_size(optimizer, (BankId)i) * size;
-        const size_t second = optimizer_second_size(optimizer, (BankId)i) * size;
+        const size_t first = gpt_bank_size(b) * size;
+        const size_t second = second_size(optimizer, (BankId)i) * size;
         wanted = first + second;
         optimizer->bytes += wanted;
         optimizer->first[i] = ops->mem_alloc(first);
@@ -86,13 +76,13 @@ static void adam_step(Optimizer *optimizer, BankId id)
         .lr_mul = b->lr_mul[0], .beta1 = r->adam_beta1, .beta2 = r->adam_beta2, .eps = r->adam_eps};
     if (b->count > 0)
         gpt_ops(gpt)->adam(b->param, optimizer->first[id], optimizer->second[id], b->grad, b->dtype,
-                           bank_numbers(b), &config, gpt_step_state(gpt));
+                           gpt_bank_size(b), &config, gpt_step_state(gpt));
 }
 
 static void clear_gradient_and_refresh(Gpt *gpt, BankId id)
 {
     GptBank *b = gpt_bank(gpt, id);
-    gpt_ops(gpt)->mem_zero(b->grad, bank_numbers(b) * dtype_size(b->dtype));
+    gpt_ops(gpt)->mem_zero(b->grad, gpt_bank_size(b) * dtype_size(b->dtype));
     gpt_load_weights(gpt, id);
 }
 

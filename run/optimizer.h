@@ -17,9 +17,6 @@ typedef struct {
 // Takes zeroed state for every bank. False, naming the size, when memory is short.
 bool optimizer_create(Optimizer *optimizer, Gpt *gpt, Error *err);
 void optimizer_free(Optimizer *optimizer);
-// Numbers in first[id] and second[id].
-size_t optimizer_first_size(const Optimizer *optimizer, BankId id);
-size_t optimizer_second_size(const Optimizer *optimizer, BankId id);
 // Updates the parameters at training step `step`, for which gpt_set_step has been called: Adam at
 // the steps where it is due, then NorMuon; refreshes working copies. Used gradients are cleared;
 // Adam's stay and go on summing until its next turn.

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char format_name[] = "turbomuon.c training state 1";
+
 enum { MAX_TENSORS = GPT_BANKS * 4 + 1, NAME_SIZE = 48 };
 
 typedef struct {
@@ -79,6 +81,17 @@ static void list_numbers(TrainState *s, int64_t *step, int64_t *hash, StateNumbe
     memcpy(list, numbers, sizeof numbers);
 }
 
+// The method's coefficients as numbers: a table may come from a file, which can change.
+enum { COEFFS_SIZE = NS_MAX_ITERATIONS * 3 * 26 + 1 };
+static void print_coeffs(const NsMethod *m, char text[COEFFS_SIZE])
+{
+    size_t used = 0;
+    text[0] = '\0';
+    for (int i = 0; i < m->iterations; i++)
+        used += (size_t)snprintf(text + used, COEFFS_SIZE - used, "%.17g %.17g %.17g;",
+                                 m->coeff[i].a, m->coeff[i].b, m->coeff[i].c);
+}
+
 static bool put_metadata(const TrainState *state, Metadata *metadata, Error *err)
 {
     const Recipe *r = gpt_recipe(state->gpt);
@@ -89,7 +102,10 @@ static bool put_metadata(const TrainState *state, Metadata *metadata, Error *err
     StateNumber numbers[N_NUMBERS];
     const bool real = gpt_bank(state->gpt, BANK_EMBED)->dtype != DT_BF16;
 
-    bool ok = metadata_put_string(metadata, "format", "turbomuon.c training state 1", err) &&
+    char coeffs[COEFFS_SIZE];
+    print_coeffs(&r->method, coeffs);
+    bool ok = metadata_put_string(metadata, "format", format_name, err) &&
+              metadata_put_string(metadata, "ns_coeffs", coeffs, err) &&
               metadata_put_string(metadata, "storage", real ? "real" : "recipe", err) &&
               metadata_put_string(metadata, "recipe", r->name, err);
     for (int i = 0; ok && (field = recipe_field(r, i, value, sizeof value)); i++) {
@@ -161,13 +177,17 @@ bool state_save(const TrainState *state, const char *folder, int keep, char path
 bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, Error *err)
 {
     const Metadata *metadata = &file->header.metadata;
-    const char *name, *storage, *value, *field;
+    const char *name, *storage, *value, *field, *format;
     char key[96], unused[512];
     Error why;
     if (!metadata_get_string(metadata, "recipe", &name, err) ||
         !metadata_get_string(metadata, "storage", &storage, err) ||
+        !metadata_get_string(metadata, "format", &format, err) ||
         !recipe_find(recipe, recipe_name(0), err))
         return false;
+    if (strcmp(format, format_name) || (strcmp(storage, "real") && strcmp(storage, "recipe")) ||
+        strchr(name, '/') || name[0] == '.')
+        return fail(err, "%.200s is not a checkpoint of this version", file->path);
     snprintf(recipe->name, sizeof recipe->name, "%s", name);
     *real_storage = !strcmp(storage, "real");
     for (int i = 0; (field = recipe_field(recipe, i, unused, sizeof unused)); i++) {
@@ -178,6 +198,20 @@ bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, E
                         why.text);
     }
     return true;
+}
+
+// Whether a method chosen by the same names as in the checkpoint has the same coefficients. Others,
+// chosen on purpose, may differ.
+static bool same_coeffs(const Recipe *r, const Metadata *metadata)
+{
+    const char *coeffs = metadata_find(metadata, "ns_coeffs");
+    const char *table = metadata_find(metadata, "recipe.ns_coeffs");
+    const char *ortho = metadata_find(metadata, "recipe.ortho");
+    const char *iters = metadata_find(metadata, "recipe.ns_iters");
+    char now[COEFFS_SIZE];
+    print_coeffs(&r->method, now);
+    return !coeffs || !table || !ortho || !iters || strcmp(table, r->ns_coeffs) ||
+           strcmp(ortho, r->ortho) || atoi(iters) != r->ns_iters || !strcmp(coeffs, now);
 }
 
 bool state_load(TrainState *state, const Safetensors *file, Error *err)
@@ -193,6 +227,15 @@ bool state_load(TrainState *state, const Safetensors *file, Error *err)
                   ? metadata_get_int64(metadata, numbers[i].key, numbers[i].integer, err)
                   : metadata_get_double(metadata, numbers[i].key, numbers[i].real, err)))
             return false;
+    if (step < 0 || step > 200000000)
+        return fail(err, "%.200s is not a checkpoint of a run: step %lld", file->path,
+                    (long long)step);
+    if (!same_coeffs(gpt_recipe(state->gpt), metadata))
+        return fail(
+            err,
+            "the coefficients in %.200s are not those that %.200s was trained with: put the "
+            "old ones back, or choose others by another name",
+            gpt_recipe(state->gpt)->ns_coeffs, file->path);
     state->step = (int)step;
     state->cursor.data_hash = (uint64_t)hash;
 

@@ -38,7 +38,7 @@ for program in "$build"/tests/fuzz/fuzz_*; do
     run "${program#"$build"/}" "$program"
 done
 for script in tests/faults/test_*.sh; do
-    run "$script" env BUILD="$build" MAKE_CORPUS="$build/make_corpus" "$script"
+    run "$script" env PROGRAM="$PWD/$build/train_gpt" MAKE_CORPUS="$PWD/$build/make_corpus" "$script"
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

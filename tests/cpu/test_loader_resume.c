@@ -172,16 +172,6 @@ TEST(closes_at_any_moment)
     free3(&s);
 }
 
-TEST(floor_is_the_first_shards)
-{
-    uint16_t tokens[20] = {256};
-    shards_write("floor_0.bin", tokens, 20, 20, kByteVocab, 500000);
-    StreamConfig c = config_of("floor");
-    Loader *loader = open_at(&c, NULL);
-    CHECK_NEAR(loader_floor(loader), 0.5, 1e-15);
-    loader_close(loader);
-}
-
 int main(void)
 {
     shards_dir_make();
@@ -193,6 +183,5 @@ int main(void)
     RUN(a_damaged_shard_is_reported_when_it_is_needed);
     RUN(what_the_header_shows_is_reported_at_once);
     RUN(closes_at_any_moment);
-    RUN(floor_is_the_first_shards);
     return TEST_SUMMARY();
 }
