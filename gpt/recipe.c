@@ -115,7 +115,7 @@ static const Change tiny[] = {
     {"vocab_size", "257"}, {"heads", "2"}, {"head_dim", "64"}, {"rotary_active", "16"},
     {"head", "full"},
     {"micro_batch", "1024"}, {"micro_batches", "1"}, {"max_doc", "512"},
-    {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "70"},
+    {"val_tokens", "65536"}, {"val_chunk", "8192"}, {"val_every", "65"},
     {"scheduled_steps", "420"}, {"extension_steps", "10"}, {"window_block", "16"},
     {"momentum_warmup", "60"}, {"momentum_cooldown", "10"},
     {NULL, NULL},
