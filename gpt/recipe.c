@@ -185,7 +185,11 @@ static bool read_line(Recipe *recipe, char *line, bool *given, Error *err)
     line[strcspn(line, "#")] = '\0';
     char *name = trim(line), *equals = strchr(name, '=');
     if (!*name) return true;
-    if (!equals) return fail(err, "not \"field = value\": %.80s", name);
+    if (!equals) { // shown up to the first byte that a terminal should not get
+        int shown = 0;
+        while (shown < 80 && name[shown] >= ' ' && name[shown] <= '~') shown++;
+        return fail(err, "not \"field = value\": %.*s", shown, name);
+    }
     *equals = '\0';
     if (!recipe_set(recipe, name = trim(name), trim(equals + 1), err)) return false;
     bool *mark = &given[field_find(fields, name) - fields];
