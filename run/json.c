@@ -1,10 +1,12 @@
 #include "json.h"
 
-#include <string.h> // strchr, memcpy
+#include <string.h> // strchr, memcpy, strlen
+
+enum { kMaxDepth = 64, kReplacement = 0xfffd };
 
 bool json_fail(Json *json, const char *what)
 {
-    return fail(json->err, "the header is not valid at its byte %zu: %s",
+    return fail(json->err, "%.200s is not valid at its byte %zu: %s", json->name,
                 (size_t)(json->at - json->text), what);
 }
 
@@ -81,6 +83,24 @@ static bool parse_hex4(Json *json, uint32_t *code)
     return true;
 }
 
+// The second half of a surrogate pair, `code` being the first; then `code` is what they encode.
+static bool parse_surrogate(Json *json, uint32_t *code)
+{
+    const char *half = json->at;
+    uint32_t low = 0;
+    if (*code < 0xdc00 && json->end - half >= 2 && half[0] == '\\' && half[1] == 'u') {
+        json->at += 2;
+        if (!parse_hex4(json, &low)) return false;
+    }
+    if (low >= 0xdc00 && low < 0xe000) {
+        *code = 0x10000 + ((*code - 0xd800) << 10) + (low - 0xdc00);
+        return true;
+    }
+    json->at = half;
+    *code = kReplacement;
+    return json->lenient || json_fail(json, "half a surrogate pair");
+}
+
 // What follows a backslash.
 static bool parse_escape(Json *json, char **to)
 {
@@ -93,23 +113,21 @@ static bool parse_escape(Json *json, char **to)
         *(*to)++ = kValues[found - kNames];
         return true;
     }
-    uint32_t code, low;
+    uint32_t code;
     if (!parse_hex4(json, &code)) return false;
-    if (code == 0) return json_fail(json, "a zero character in a string");
-    if (code >= 0xd800 && code < 0xe000) {
-        bool pair =
-            code < 0xdc00 && json->end - json->at >= 2 && json->at[0] == '\\' && json->at[1] == 'u';
-        if (!pair) return json_fail(json, "half a surrogate pair");
-        json->at += 2;
-        if (!parse_hex4(json, &low)) return false;
-        if (low < 0xdc00 || low >= 0xe000) return json_fail(json, "half a surrogate pair");
-        code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-    }
+    if (code == 0 && !json->lenient) return json_fail(json, "a zero character in a string");
+    if (code >= 0xd800 && code < 0xe000 && !parse_surrogate(json, &code)) return false;
     *to = utf8_put(*to, code);
     return true;
 }
 
 bool json_string(Json *json, const char **string)
+{
+    size_t size;
+    return json_text(json, string, &size);
+}
+
+bool json_text(Json *json, const char **text, size_t *size)
 {
     if (!json_expect(json, '"')) return false;
     char *to = json->room;
@@ -130,13 +148,13 @@ bool json_string(Json *json, const char **string)
     if (json->at == json->end) return json_fail(json, "a string without its end");
     json->at++;
     *to++ = '\0';
-    *string = json->room;
+    *text = json->room;
+    *size = (size_t)(to - json->room) - 1;
     json->room = to;
     return true;
 }
 
-// A number from 0 to 2^63 - 1.
-static bool parse_size(Json *json, int64_t *value)
+bool json_size(Json *json, int64_t *value)
 {
     json_skip_space(json);
     const char *first = json->at;
@@ -151,6 +169,73 @@ static bool parse_size(Json *json, int64_t *value)
     return true;
 }
 
+static bool skip_digits(Json *json)
+{
+    const char *first = json->at;
+    while (json->at < json->end && *json->at >= '0' && *json->at <= '9') json->at++;
+    return json->at > first || json_fail(json, "expected a digit");
+}
+
+static bool skip_number(Json *json)
+{
+    if (*json->at == '-') json->at++;
+    const bool zero = json->at < json->end && *json->at == '0';
+    const char *first = json->at;
+    if (!skip_digits(json)) return false;
+    if (zero && json->at - first > 1) return json_fail(json, "a number that starts with 0");
+    if (json->at < json->end && *json->at == '.') {
+        json->at++;
+        if (!skip_digits(json)) return false;
+    }
+    if (json->at < json->end && (*json->at == 'e' || *json->at == 'E')) {
+        json->at++;
+        if (json->at < json->end && (*json->at == '+' || *json->at == '-')) json->at++;
+        return skip_digits(json);
+    }
+    return true;
+}
+
+static bool skip_word(Json *json)
+{
+    static const char *const words[] = {"true", "false", "null"};
+    for (int i = 0; i < 3; i++) {
+        const size_t length = strlen(words[i]);
+        if ((size_t)(json->end - json->at) < length || memcmp(json->at, words[i], length)) continue;
+        json->at += length;
+        return true;
+    }
+    return json_fail(json, "expected a value");
+}
+
+static bool skip_string(Json *json)
+{
+    char *room = json->room; // what it decodes to is written over by the next string
+    const char *string;
+    const bool ok = json_string(json, &string);
+    json->room = room;
+    return ok;
+}
+
+static bool skip_value(Json *json, int depth)
+{
+    json_skip_space(json);
+    const char c = json->at < json->end ? *json->at : '\0';
+    if (c == '"') return skip_string(json);
+    if (c == '-' || (c >= '0' && c <= '9')) return skip_number(json);
+    if (c != '[' && c != '{') return skip_word(json);
+    if (depth == kMaxDepth) return json_fail(json, "too many nested arrays and objects");
+    const char close = c == '[' ? ']' : '}';
+    json->at++;
+    if (json_accept(json, close)) return true;
+    do {
+        if (c == '{' && !(skip_string(json) && json_expect(json, ':'))) return false;
+        if (!skip_value(json, depth + 1)) return false;
+    } while (json_accept(json, ','));
+    return json_expect(json, close);
+}
+
+bool json_skip(Json *json) { return skip_value(json, 0); }
+
 // [a, b, ...] with at most `most` numbers.
 bool json_sizes(Json *json, int64_t *sizes, int most, int *count)
 {
@@ -159,7 +244,7 @@ bool json_sizes(Json *json, int64_t *sizes, int most, int *count)
     if (json_accept(json, ']')) return true;
     do {
         if (*count == most) return json_fail(json, "more numbers than there may be here");
-        if (!parse_size(json, &sizes[(*count)++])) return false;
+        if (!json_size(json, &sizes[(*count)++])) return false;
     } while (json_accept(json, ','));
     return json_expect(json, ']');
 }

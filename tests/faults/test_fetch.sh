@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # data/fetch_fineweb.sh against a made-up data set behind file:// URLs: whole downloads, resumed
-# ones, broken ones. Prints "N passed, N failed".
+# ones, broken ones; and data/fetch_gpt2_bpe.sh against files that are not the published ones. Prints "N passed, N failed".
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 if ! command -v curl >/dev/null; then
@@ -74,6 +74,18 @@ rm "$work/far/$one"
 check "no such file" exits 1 1
 check "is told" says "cannot download"
 FINEWEB_DIR=$work/far/$two/in check "no folder" exits 1 1
+
+# GPT-2's tokenizer: only the published files get their names.
+bpe() {
+    GPT2_BPE_URL=file://$work/far GPT2_BPE_DIR=$work/bpe "$root/data/fetch_gpt2_bpe.sh" >"$work/log" 2>&1
+    [ $? -eq "$1" ]
+}
+check "no tokenizer there" bpe 1
+check "is told" says "cannot download"
+echo '{}' >"$work/far/encoder.json"
+check "another tokenizer" bpe 1
+check "is told by its sha256" says "sha256 differs"
+check "is not kept" [ -z "$(ls -A "$work/bpe")" ]
 
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
