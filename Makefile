@@ -39,10 +39,11 @@ NVCC    := $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/loca
 endif
 endif
 # Hopper's own code, and PTX for whatever else can run bf16; files named for Hopper have no such PTX.
+# PORTABLE=1 leaves Hopper's out of the others, so that any GPU compiles what an sm_80 would run.
 HOPPER     := -gencode=arch=compute_90a,code=sm_90a
-CUDA_ARCH  ?= $(HOPPER) -gencode=arch=compute_80,code=compute_80
+CUDA_ARCH  ?= $(if $(PORTABLE),,$(HOPPER)) -gencode=arch=compute_80,code=compute_80
 NVCC_FLAGS  = -O3 -std=c++17 -lineinfo --threads 1 $(CUDA_ARCH) $(if $(WERROR),-Werror all-warnings) \
-              -Xcompiler -Wall,-Wextra
+              -Xptxas -warn-spills -Xcompiler -Wall,-Wextra
 ifneq ($(NVCC),)
 TRIAL   := $(BUILD)/nvcc_trial
 NVCC_ID := $(NVCC) $(shell $(NVCC) --version 2>/dev/null | tail -n 1) $(CUDA_ARCH)
@@ -55,7 +56,8 @@ $(warning $(NVCC) does not build a trial program (see $(TRIAL).log): building fo
 endif
 endif
 ifeq ($(HAVE_CUDA),1)
-CUDA_OBJ  := $(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard *.cu ops/cuda/*.cu))
+CUDA_OBJ  := $(patsubst %.cu,$(BUILD)/%.cu.o,$(wildcard *.cu ops/cuda/*.cu)) \
+             $(patsubst %.c,$(BUILD)/%.o,$(wildcard run/cuda/*.c))
 CUDA_DIRS := $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/.*LIBRARIES= *//p' | tr -d '"')
 CUDA_INC  := $(shell $(NVCC) --dryrun -x cu /dev/null 2>&1 | sed -n 's/.*INCLUDES= *//p' | tr -d '"')
 CUDA_LIBS := $(CUDA_DIRS) $(patsubst -L%,-Wl$(comma)-rpath$(comma)%,$(filter-out %/stubs,$(CUDA_DIRS))) \
@@ -63,26 +65,40 @@ CUDA_LIBS := $(CUDA_DIRS) $(patsubst -L%,-Wl$(comma)-rpath$(comma)%,$(filter-out
 endif
 
 SRC   := $(wildcard *.c gpt/*.c run/*.c ops/*.c ops/cpu/*.c)
-LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out train_gpt.c,$(SRC))) \
+# The programs' own: the files that know whether there is CUDA.
+MAINS := train_gpt.c run/ranks.c run/generate_main.c
+LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAINS),$(SRC))) \
          $(patsubst %.c,$(BUILD)/%.f64.o,$(wildcard ops/cpu/*.c))
-DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c,$(wildcard data/*.c)))
+DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c data/tokenize.c,$(wildcard data/*.c)))
 TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c))
 GPU_TESTS := $(if $(CUDA_OBJ),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/gpu/test_*.c)))
 FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
 .SECONDARY: # keep what was built on the way
-.PHONY: train all test test-gpu sanitize bench-matmul clean help
-train: train_gpt $(CORPUS) ## build the program and the corpus it trains on by default
-all: train $(TESTS) $(GPU_TESTS) $(FUZZ)
+.PHONY: train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
+train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
+all: train tokenize $(TESTS) $(GPU_TESTS) $(FUZZ)
 
 train_gpt: $(BUILD)/train_gpt
 	cp -f $< $@
 
-$(BUILD)/train_gpt: $(BUILD)/train_gpt.o $(LIB) $(CUDA_OBJ)
+generate: $(BUILD)/generate
+	cp -f $< $@
+
+$(BUILD)/generate: $(BUILD)/run/generate_main.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
-$(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(DATA)
+$(BUILD)/train_gpt: $(BUILD)/train_gpt.o $(BUILD)/run/ranks.o $(LIB) $(CUDA_OBJ)
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+tokenize: $(BUILD)/tokenize ## build the program that makes shards of any text
+	cp -f $< $@
+
+$(BUILD)/tokenize: $(BUILD)/data/tokenize.o $(LIB) $(DATA)
+	$(CC) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(LIB) $(DATA)
 	$(CC) -o $@ $^ $(LDLIBS)
 
 $(CORPUS): $(BUILD)/make_corpus
@@ -110,8 +126,8 @@ $(BUILD)/%.cu.o: %.cu $(BUILD)/flags_cuda
 
 $(patsubst %,$(BUILD)/%.o,$(wildcard ops/cuda/*hopper*.cu)): CUDA_ARCH = $(HOPPER)
 
-$(BUILD)/train_gpt.o: $(BUILD)/flags_cuda
-$(BUILD)/train_gpt.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
+$(patsubst %.c,$(BUILD)/%.o,$(MAINS)): $(BUILD)/flags_cuda
+$(patsubst %.c,$(BUILD)/%.o,$(MAINS)): EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
 
 $(BUILD)/ops/cpu/matmul.o $(BUILD)/ops/cpu/matmul.f64.o: EXTRA += $(if $(BLASLIB),-DUSE_OPENBLAS)
 
@@ -121,16 +137,21 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIB) $(DATA)
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver.o $(LIB) $(DATA)
 	$(CC) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/tests/gpu/%.o: EXTRA += $(CUDA_INC)
+$(BUILD)/tests/gpu/%.o $(BUILD)/run/cuda/%.o: EXTRA += $(CUDA_INC)
 
 $(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
-test-gpu: $(GPU_TESTS) ## build and run the tests that need a GPU
+test-gpu: ## build and run the tests that need a GPU: with its best kernels, then with the portable ones
 	@test -n "$(GPU_TESTS)" || { echo 'error: no nvcc that works, so there is nothing to test'; exit 1; }
-	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 $$test || failed=1; done; exit $$failed
+	@failed=0; $(MAKE) run-gpu-tests || failed=1; \
+	    $(MAKE) BUILD=$(BUILD)/portable PORTABLE=1 run-gpu-tests || failed=1; exit $$failed
 
-test: $(BUILD)/train_gpt $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
+run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
+	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
+	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
+
+test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
 bench-matmul: $(BUILD)/bench/matmul_bench ## our matrix product beside OpenBLAS, where that is found
@@ -140,7 +161,11 @@ $(BUILD)/bench/matmul_bench: bench/matmul_bench.c ops/cpu/matmul.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(if $(TRY_BLAS),-DUSE_OPENBLAS) $^ -o $@ $(TRY_BLAS) $(LDLIBS)
 
-$(BUILD)/bench/op_bench: $(BUILD)/bench/op_bench.o $(LIB) $(CUDA_OBJ)
+$(BUILD)/bench/%.o: EXTRA += $(CUDA_INC)
+
+$(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
+$(BUILD)/bench/decode_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
+$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench: %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)
@@ -150,8 +175,11 @@ sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	$(MAKE) BUILD=build/sanitize OPT=-O2 BLAS=0 OMP=0 CUDA=0 \
 	    EXTRA='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
 
+sanitize-gpu: $(BUILD)/train_gpt $(CORPUS) $(BUILD)/tests/gpu/test_attention_cuda ## small runs under compute-sanitizer
+	tests/gpu/sanitize.sh $(BUILD)
+
 clean: ## remove everything built, the corpus included
-	rm -rf $(BUILD) train_gpt data/corpus
+	rm -rf $(BUILD) train_gpt generate tokenize data/corpus
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14

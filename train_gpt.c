@@ -14,44 +14,23 @@
 #include <omp.h>
 #endif
 
-#include "run/loader.h"    // training batches
-#include "run/log.h"       // what a run says and keeps
-#include "run/optimizer.h" // Turbo-Muon and Adam
-#include "run/options.h"   // the command line
-#include "run/plot.h"      // loss.svg
-#include "run/sample.h"    // text from the model
-#include "run/state.h"     // checkpoints of a run
-#include "run/unigram.h"   // the loss to beat
-#include "run/val.h"       // validation batches
+#include "run/choose.h"      // recipe, data and folder of a run
+#include "run/memory.h"      // whether it fits
+#include "run/plan_file.h"   // algorithms kept from run to run
+#include "run/plot.h"        // loss.svg
+#include "run/ranks.h"       // several processes
+#include "run/run.h"         // everything that a run has open
+#include "run/hellaswag.h"   // its score
+#include "run/samples.h"     // text from the model
+#include "run/threads.h"     // how they wait
+#include "run/weights.h"     // those that a run starts from
+#include "run/start_table.h" // what is about to be trained
+#include "run/warm_up.h"     // before the clock runs
 #ifdef USE_CUDA
 #include "ops/cuda/device.h" // the GPU
 #endif
 
 static const char version[] = "turbomuon.c 0.1";
-
-typedef struct {
-    Options options;
-    Recipe recipe;
-    bool real_storage, usage; // usage: what was refused is the command line
-    const Ops *ops;
-    char device[640];    // the GPU, or why there is none
-    const char *program; // as it was called
-    char folder[512], checkpoints[576];
-    char saved[FILE_PATH_MAX]; // the last checkpoint, "" before there is one
-    int saved_step;
-    char train_files[1024], val_files[1024];
-    Safetensors resume; // open while a run resumes
-    bool resuming;
-    Gpt *gpt;
-    Optimizer optimizer;
-    Unigram unigram;
-    Loader *loader;
-    Batch *batches; // of one step (micro_batches)
-    Val val;
-    Log *log;
-    TrainState state;
-    int end; // training steps in all
-} Run;
 
 static volatile sig_atomic_t interrupted;
 static void on_signal(int signal) { interrupted = signal; }
@@ -63,7 +42,7 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-// ---- choosing: device, recipe, data ------------------------------------------------------------
+// ---- choosing the device (the rest is in run/choose.c) -----------------------------------------
 
 // The GPU unless --device says otherwise or there is none; run->device then says why.
 static bool choose_device(Run *run, Error *err)
@@ -75,6 +54,8 @@ static bool choose_device(Run *run, Error *err)
 #endif
     if (!strcmp(run->options.device, "cpu")) return true;
 #ifdef USE_CUDA
+    ops_cuda_configure(&(CudaConfig){.portable = !strcmp(run->options.kernels, "portable"),
+                                     .deterministic = run->options.deterministic});
     if (ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason)) return true;
 #else
     fail(&reason, "this program was built without CUDA");
@@ -85,141 +66,60 @@ static bool choose_device(Run *run, Error *err)
     return true;
 }
 
-// The recipe of a program without options: the speedrun where a GPU and its data are, else `tiny`.
-static const char *default_recipe(const Run *run)
-{
-    const bool data = access("data/fineweb10B/fineweb_train_000001.bin", R_OK) == 0 &&
-                      access("data/fineweb10B/fineweb_val_000000.bin", R_OK) == 0;
-    return run->ops != &ops_cpu && data ? "speedrun" : "tiny";
-}
-
-// A resumed run has its checkpoint's recipe; a new one that of the options, or the default. Either
-// with the command line's changes.
-static bool choose_recipe(Run *run, Error *err)
-{
-    const Options *o = &run->options;
-    if (!o->resume[0]) {
-        run->real_storage = !strcmp(o->storage, "real");
-        run->usage = !options_recipe(o, default_recipe(run), &run->recipe, err);
-        return !run->usage;
-    }
-    char path[FILE_PATH_MAX];
-    Error warning = {""};
-    snprintf(path, sizeof path, "%s", o->resume);
-    if (!strcmp(o->resume, "latest")) {
-        if (!recipe_find(&run->recipe, o->recipe[0] ? o->recipe : default_recipe(run), err) ||
-            !log_folder("runs", o->run, run->recipe.name, true, run->folder, sizeof run->folder,
-                        err))
-            return false;
-        snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", run->folder);
-        if (access(run->checkpoints, F_OK))
-            return fail(
-                err,
-                "%.256s has no checkpoint to continue from: start again with another --run, "
-                "or none",
-                run->folder);
-        if (!checkpoint_latest(run->checkpoints, path, &warning, err)) return false;
-        if (warning.text[0]) fprintf(stderr, "warning: %s\n", warning.text);
-    }
-    run->resuming = checkpoint_open(&run->resume, path, err);
-    if (!run->resuming || !state_recipe(&run->resume, &run->recipe, &run->real_storage, err))
-        return false;
-    Recipe named = run->recipe;
-    if (o->recipe[0] && !recipe_find(&named, o->recipe, err)) return false;
-    if (strcmp(named.name, run->recipe.name))
-        return fail(err, "--recipe %.64s: %.256s was trained with %s", o->recipe, path,
-                    run->recipe.name);
-    if (!run->real_storage && !strcmp(o->storage, "real"))
-        return fail(err, "--storage real: %.256s has the storage of its recipe, and keeps it",
-                    path);
-    return options_apply(o, &run->recipe, err);
-}
-
-// The speedrun recipe on a CPU takes weeks: only for who asks for it.
-static bool check_patience(const Run *run, Error *err)
-{
-    const Recipe *r = &run->recipe;
-    const double flops =
-        (double)r->micro_batch * r->micro_batches * r->total_steps * r->width * r->width;
-    if (run->ops != &ops_cpu || run->options.steps > 0 || strcmp(run->options.device, "auto") ||
-        flops < 1e14)
-        return true;
-    return fail(
-        err,
-        "recipe %s is made for a GPU, and there is none: train a smaller one (--recipe mini or "
-        "tiny), or insist with --device cpu",
-        r->name);
-}
-
-// Shards by the vocabulary when the options name none: GPT-2's are FineWeb's, 257 is the corpus's.
-static void choose_data(Run *run)
-{
-    const bool bytes = run->recipe.vocab_size == 257;
-    const Options *o = &run->options;
-    snprintf(run->train_files, sizeof run->train_files, "%s",
-             o->train[0] ? o->train
-             : bytes     ? "data/corpus/corpus_train_*.bin"
-                         : "data/fineweb10B/fineweb_train_*.bin");
-    snprintf(run->val_files, sizeof run->val_files, "%s",
-             o->val[0] ? o->val
-             : bytes   ? "data/corpus/corpus_val_*.bin"
-                       : "data/fineweb10B/fineweb_val_*.bin");
-}
-
-// Whether the checkpoint given is the newest of a run, FOLDER/checkpoints/step_N.safetensors: then
-// FOLDER is continued. An older one begins a run of its own, as what came after it is kept.
-static bool continues_a_run(Run *run)
-{
-    const Options *o = &run->options;
-    char folder[FILE_PATH_MAX], newest[FILE_PATH_MAX], log[FILE_PATH_MAX + 16];
-    Error unused;
-    snprintf(folder, sizeof folder, "%s", o->resume);
-    char *slash = strrchr(folder, '/');
-    if (!slash) return false;
-    *slash = '\0';
-    if (!checkpoint_latest(folder, newest, &unused, &unused) || strcmp(newest, o->resume))
-        return false;
-    slash = strrchr(folder, '/');
-    if (!slash || strcmp(slash, "/checkpoints")) return false;
-    *slash = '\0';
-    slash = strrchr(folder, '/');
-    if (o->run[0] && strcmp(o->run, slash ? slash + 1 : folder)) return false;
-    snprintf(log, sizeof log, "%s/log.jsonl", folder);
-    if (access(log, F_OK) || strlen(folder) >= sizeof run->folder) return false;
-    memcpy(run->folder, folder, strlen(folder) + 1);
-    return true;
-}
-
-static bool choose_folder(Run *run, Error *err)
-{
-    if (!run->folder[0] && !(run->resuming && continues_a_run(run)) &&
-        !log_folder("runs", run->options.run, run->recipe.name, false, run->folder,
-                    sizeof run->folder, err))
-        return false;
-    snprintf(run->checkpoints, sizeof run->checkpoints, "%s/checkpoints", run->folder);
-    return true;
-}
-
 // ---- opening -----------------------------------------------------------------------------------
+
+// Kernels loaded and the algorithms of products chosen, before the clock runs and before parameters
+// are set. A resumed run has those of its checkpoint, where GPU and library are the same.
+static bool prepare_device(Run *run, Error *err)
+{
+    const Ops *ops = run->ops;
+    const char *plans = run->resuming ? state_plans(&run->resume) : NULL;
+    const bool choose = ops->plans_text && !run->options.deterministic;
+    Error why;
+    run->peak = run->measured = (Flops){NAN, NAN};
+    if (ops == &ops_cpu) return true;
+    if (choose) plan_file_load(ops);
+    if (choose && plans && !ops->plans_restore(plans, &why))
+        fprintf(stderr,
+                "warning: matrix products are chosen anew, so the run may differ in roundings: as "
+                "to the checkpoint's, %.300s\n",
+                why.text);
+    if (!warm_up(run->gpt, run->comm ? NULL : &run->optimizer, run->comm ? &run->sharded : NULL,
+                 err))
+        return false;
+    const double rate = warm_up_gemm(ops);
+    run->measured = (Flops){rate, 2 * rate};
+    run->peak = mfu_peak(run->device);
+    if (choose) plan_file_save(ops);
+    return true;
+}
 
 static bool open_model(Run *run, Error *err)
 {
     const Recipe *r = &run->recipe;
-    run->gpt = gpt_create(r, run->ops, run->real_storage, r->micro_batches, err);
-    if (!run->gpt || !optimizer_create(&run->optimizer, run->gpt, err) ||
-        !unigram_open(&run->unigram, r->vocab_size, err))
+    if (!memory_check(r, run->ops, run->real_storage, err)) return false;
+    run->gpt = gpt_create(r, run->ops, run->real_storage, r->micro_batches / run->env.world, err);
+    if (!run->gpt ||
+        !(run->comm ? sharded_create(&run->sharded, run->gpt, run->comm, err)
+                    : optimizer_create(&run->optimizer, run->gpt, err)) ||
+        !unigram_open(&run->unigram, r->vocab_size, err) || !prepare_device(run, err))
         return false;
     run->state = (TrainState){.gpt = run->gpt,
-                              .optimizer = &run->optimizer,
+                              .optimizer = run->comm ? NULL : &run->optimizer,
+                              .sharded = run->comm ? &run->sharded : NULL,
                               .unigram = &run->unigram,
                               .seed = run->options.seed};
     if (run->resuming) {
         snprintf(run->saved, sizeof run->saved, "%s", run->resume.path);
         if (!state_load(&run->state, &run->resume, err)) return false;
         run->saved_step = run->state.step;
-        return true;
+    } else {
+        gpt_init(run->gpt, (uint64_t)run->options.seed);
     }
-    gpt_init(run->gpt, (uint64_t)run->options.seed);
+    if (!run->resuming && run->options.init_from[0] &&
+        !weights_init(run->gpt, run->options.init_from, err))
+        return false;
+    if (run->comm) sharded_adopt(&run->sharded);
     return true;
 }
 
@@ -228,85 +128,46 @@ static bool open_data(Run *run, Error *err)
     const Recipe *r = &run->recipe;
     const StreamConfig train = {.files = run->train_files,
                                 .vocab_size = r->vocab_size,
-                                .micro_batch = r->micro_batch,
+                                .micro_batch = r->sequence,
+                                .sequences = r->micro_batch / r->sequence,
                                 .max_doc = r->max_doc,
-                                .world = 1,
+                                .rank = run->env.rank,
+                                .world = run->env.world,
                                 .epochs = run->options.epochs,
                                 .total = run->state.cursor.micro_batches +
-                                         (int64_t)(run->end - run->state.step) * r->micro_batches};
+                                         (int64_t)(run->end - run->state.step) * r->micro_batches *
+                                             (r->micro_batch / r->sequence)};
     const ValConfig val = {.files = run->val_files,
                            .vocab_size = r->vocab_size,
                            .tokens = r->val_tokens,
                            .chunk = r->val_chunk,
-                           .world = 1};
-    run->batches = calloc((size_t)r->micro_batches, sizeof *run->batches);
-    for (int i = 0; i < r->micro_batches; i++)
-        if (!run->batches || !batch_alloc(&run->batches[i], r->micro_batch))
+                           .rank = run->env.rank,
+                           .world = run->env.world};
+    const int own = r->micro_batches / run->env.world;
+    run->batches = calloc((size_t)own, sizeof *run->batches);
+    for (int i = 0; i < own; i++)
+        if (!run->batches ||
+            !batch_alloc(&run->batches[i], r->micro_batch, r->micro_batch / r->sequence))
             return fail(err, "out of memory for the batches of a step");
     return loader_open(&run->loader, &train, run->resuming ? &run->state.cursor : NULL, err) &&
            val_open(&run->val, &val, err);
 }
 
-static void print_table(Run *run)
-{
-    const Recipe *r = &run->recipe;
-    Log *log = run->log;
-    char method[160];
-    int threads = 1;
-#ifdef _OPENMP
-    threads = omp_get_max_threads();
-#endif
-    ns_method_describe(&r->method, method, sizeof method);
-    log_line(log, "%s", version);
-    log_line(log, "recipe       %s: %s", r->name, r->layers);
-    if (run->ops != &ops_cpu)
-        log_line(log, "device       %s: %s", run->ops->name, run->device);
-    else
-        log_line(log, "device       %s, %d thread%s%s%s", run->ops->name, threads,
-                 threads == 1 ? "" : "s", run->device[0] ? "; " : "", run->device);
-    log_line(log, "orthogonal.  %s", method);
-    for (int id = 0; id < GPT_BANKS; id++) {
-        const GptBank *b = gpt_bank(run->gpt, (BankId)id);
-        log_line(log, "  %-12s %3d x %5d x %-5d %-4s %s %13.0f", b->name, b->count, b->rows,
-                 b->cols, dtype_name(b->dtype), b->muon ? "NorMuon" : "Adam   ",
-                 (double)b->count * b->rows * b->cols);
-    }
-    log_line(log, "  %-48s %13zu", "parameters", gpt_parameter_count(run->gpt));
-    const GptMemory *memory = gpt_memory(run->gpt);
-    double total = (double)run->optimizer.bytes;
-    for (int i = 0; i < GPT_MEMORY_ROWS; i++) {
-        log_line(log, "  %-48s %10.1f MB", memory[i].purpose, (double)memory[i].bytes / 1e6);
-        total += (double)memory[i].bytes;
-    }
-    log_line(log, "  %-48s %10.1f MB", "optimizer state", (double)run->optimizer.bytes / 1e6);
-    log_line(log, "  %-48s %10.1f MB", "memory in all", total / 1e6);
-    log_line(log, "data         %s (validation: %lld tokens of %s)", run->train_files,
-             (long long)run->val.tokens, run->val_files);
-    log_line(log, "steps        %d of %d tokens (%d micro-batches of %d)", run->end,
-             r->micro_batch * r->micro_batches, r->micro_batches, r->micro_batch);
-    log_line(log, "results      %s", run->folder);
-}
-
 // ---- the loop ----------------------------------------------------------------------------------
-
-static GptBatch gpt_batch(const Batch *b)
-{
-    return (GptBatch){.ids = b->ids,
-                      .targets = b->targets,
-                      .cu = b->cu,
-                      .n_docs = b->n_docs,
-                      .tokens = b->n_tokens};
-}
 
 // Mean loss of the validation tokens.
 static double validate(Run *run)
 {
-    double sum = 0;
+    double sum[2] = {0}; // of the chunks' losses; chunks
     for (int call = 0; call < run->val.calls; call++) {
-        const GptBatch batch = gpt_batch(val_batch(&run->val, call));
-        sum += gpt_evaluate(run->gpt, &batch);
+        const Batch *chunk = val_batch(&run->val, call);
+        if (!chunk) continue; // the last ones may be fewer than the ranks
+        const GptBatch batch = batch_view(chunk);
+        sum[0] += gpt_evaluate(run->gpt, &batch);
+        sum[1]++;
     }
-    return sum / run->val.calls;
+    if (run->comm) comm_sum(run->comm, sum, 2);
+    return sum[0] / sum[1];
 }
 
 static bool save_checkpoint(Run *run, Error *err)
@@ -323,39 +184,77 @@ static bool save_checkpoint(Run *run, Error *err)
 // here can still be saved.
 static bool draw_batches(Run *run, Error *err)
 {
-    for (int i = 0; i < run->recipe.micro_batches; i++) {
+    for (int i = 0; i < run->recipe.micro_batches / run->env.world; i++) {
         const Batch *drawn;
-        Batch *own = &run->batches[i];
         if (loader_next(run->loader, &drawn, err)) {
-            memcpy(own->ids, drawn->ids, ((size_t)drawn->n_tokens + 1) * sizeof *own->ids);
-            memcpy(own->cu, drawn->cu, ((size_t)drawn->n_docs + 1) * sizeof *own->cu);
-            own->n_docs = drawn->n_docs;
+            batch_copy(&run->batches[i], drawn);
             continue;
         }
         Error failure;
-        if (run->state.step > run->saved_step && !save_checkpoint(run, &failure))
+        if (run->state.step > run->saved_step && !save_checkpoint(run, &failure) &&
+            run->env.rank == 0)
             fprintf(stderr, "warning: %s\n", failure.text);
         return false;
     }
     return true;
 }
 
-// One training step: A micro-batches, then the optimizers. Leaves the mean loss in *loss.
+// The update by all ranks. Meanwhile their losses are averaged where gpt_loss will find them, and
+// if one rank was interrupted all are.
+static void update_over_ranks(Run *run, int step)
+{
+    double signals[2] = {interrupted, interrupted != 0};
+    comm_sum_start(run->comm, signals, 2);
+    const CommTicket loss = comm_all_reduce(run->comm, gpt_loss_sum(run->gpt), 1, DT_F64);
+    sharded_step(&run->sharded, step);
+    comm_wait(run->comm, loss);
+    comm_sum_finish(run->comm, signals, 2);
+    if (signals[1] > 0) run->stop = (int)(signals[0] / signals[1]);
+    run->exposed_ms += run->comm->waited_ms;
+    peers_step(run->peers, step + 1);
+}
+
+// One training step: this rank's micro-batches, then the optimizers. Leaves the mean loss in *loss.
 static bool train_step(Run *run, int step, double *loss, Error *err)
 {
     const Recipe *r = &run->recipe;
-    *loss = 0;
+    const int own = r->micro_batches / run->env.world;
     if (!draw_batches(run, err)) return false;
-    for (int i = 0; i < r->micro_batches; i++) {
-        const GptBatch batch = gpt_batch(&run->batches[i]);
-        *loss += gpt_forward_backward(run->gpt, &batch) / r->micro_batches;
+    if (run->comm) run->comm->waited_ms = 0;
+    for (int i = 0; i < own; i++) {
+        const GptBatch batch = batch_view(&run->batches[i]);
+        if (run->comm && i == own - 1) sharded_send(&run->sharded, step);
+        gpt_forward_backward(run->gpt, &batch);
         unigram_add(&run->unigram, batch.targets, batch.tokens);
     }
-    optimizer_step(&run->optimizer, step);
-    run->ops->sync(); // the clock is about to be read
+    if (run->comm)
+        update_over_ranks(run, step);
+    else
+        optimizer_step(&run->optimizer, step);
+    *loss = gpt_loss(run->gpt); // waits for the device: the clock is about to be read
     run->state.cursor = loader_cursor(run->loader);
     run->state.tokens += (int64_t)r->micro_batch * r->micro_batches;
     return true;
+}
+
+// The arithmetic of this rank in the step whose batches are drawn.
+static Flops step_work(const Run *run, int step)
+{
+    Flops work = {0, 0};
+    for (int i = 0; i < run->recipe.micro_batches / run->env.world; i++) {
+        const GptBatch batch = batch_view(&run->batches[i]);
+        mfu_add(&work, &run->recipe, &batch, step);
+    }
+    return work;
+}
+
+// Whether to save and end before a step. Ranks go on until no gradient of Adam's waits for its
+// turn, since each has its own part of it and a checkpoint holds but the mean.
+static bool stops(Run *run, int step)
+{
+    if (!run->comm) run->stop = (int)interrupted;
+    const bool waits = run->comm && step > 0 && !recipe_adam_updates(&run->recipe, step - 1);
+    return run->stop && !waits;
 }
 
 static bool not_a_number(const Run *run, const char *what, int step, Error *err)
@@ -374,6 +273,31 @@ static bool not_a_number(const Run *run, const char *what, int step, Error *err)
                 what, step, advice);
 }
 
+static bool score_hellaswag(Run *run, int step, Error *err)
+{
+    HellaSwagScore score;
+    if (!hellaswag_score(run->hellaswag, run->gpt, &score, NULL, err)) return false;
+    log_line(run->log, "step:%d/%d hellaswag acc_norm:%.4f acc:%.4f items:%d", step, run->end,
+             score.accuracy_norm, score.accuracy, score.items);
+    log_begin(run->log, "hellaswag", step);
+    log_number(run->log, "acc_norm", score.accuracy_norm);
+    log_number(run->log, "acc", score.accuracy);
+    log_number(run->log, "items", score.items);
+    log_end(run->log);
+    return true;
+}
+
+static bool open_hellaswag(Run *run, Error *err)
+{
+    if (!run->options.hellaswag[0] || run->env.rank > 0) return true;
+    Tokenizer *tokenizer = tokenizer_for(run->recipe.vocab_size, err);
+    if (!tokenizer) return false;
+    run->hellaswag =
+        hellaswag_open(run->options.hellaswag, tokenizer, run->options.hellaswag_items, err);
+    tokenizer_close(tokenizer);
+    return run->hellaswag != NULL;
+}
+
 static bool train(Run *run, double *final_loss, Error *err)
 {
     const Recipe *r = &run->recipe;
@@ -384,8 +308,13 @@ static bool train(Run *run, double *final_loss, Error *err)
             *final_loss = validate(run);
             log_val(run->log, step, run->end, *final_loss, run->state.train_ms);
             if (!isfinite(*final_loss)) return not_a_number(run, "validation loss", step, err);
+            if (run->hellaswag && !score_hellaswag(run, step, err)) return false;
         }
-        if (last || interrupted) return save_checkpoint(run, err);
+        if (last || stops(run, step)) return save_checkpoint(run, err);
+        const int sample_every = run->options.sample_every;
+        if (sample_every > 0 && step > 0 && step % sample_every == 0 && run->env.rank == 0 &&
+            !samples_write(run, &interrupted, err))
+            return false;
 
         const double start = now_ms();
         double loss;
@@ -394,6 +323,7 @@ static bool train(Run *run, double *final_loss, Error *err)
         run->state.step = step + 1;
         run->state.train_ms += ms;
         if (!isfinite(loss)) return not_a_number(run, "training loss", step, err);
+        const Flops work = step_work(run, step);
         const LogStep entry = {
             .step = step + 1,
             .total = run->end,
@@ -404,7 +334,8 @@ static bool train(Run *run, double *final_loss, Error *err)
             .window_long = recipe_long_window(r, step) * r->window_block,
             .tokens = run->state.tokens,
             .tokens_per_second = (double)r->micro_batch * r->micro_batches / ms * 1e3,
-            .mfu = NAN, // no peak is known for a CPU
+            .mfu = mfu_ideal_seconds(work, run->peak) / ms * 1e3,
+            .mfu_measured = mfu_ideal_seconds(work, run->measured) / ms * 1e3,
         };
         log_step(run->log, &entry);
         const int every = run->options.checkpoint_every;
@@ -415,21 +346,6 @@ static bool train(Run *run, double *final_loss, Error *err)
 }
 
 // ---- the end -----------------------------------------------------------------------------------
-
-static bool write_samples(Run *run, Error *err)
-{
-    const Options *o = &run->options;
-    if (run->recipe.vocab_size != 257) return true; // other vocabularies need a tokenizer
-    char *text = malloc((size_t)o->sample_tokens + 1);
-    if (!text) return fail(err, "out of memory for samples");
-    for (int i = 0; i < o->samples && !interrupted; i++) {
-        int n = sample_document(run->gpt, (uint64_t)run->state.seed * 1000 + (uint64_t)i,
-                                o->temperature, o->sample_tokens, text);
-        if (n >= 0) log_sample(run->log, run->state.step, text, (size_t)n);
-    }
-    free(text);
-    return true;
-}
 
 static void report(Run *run, double loss)
 {
@@ -483,10 +399,24 @@ static void say_how_to_continue(Run *run)
              options_describe(&o, command, sizeof command));
 }
 
+// The folder and the log, which begins with the table.
+static bool open_log(Run *run, Error *err)
+{
+    char command[2048];
+    if (!choose_folder(run, err)) return false;
+    run->log = log_open(run->folder, run->resuming, err);
+    if (!run->log) return false;
+    options_describe(&run->options, command, sizeof command);
+    log_start(run->log, run->state.step, &run->recipe, command, run->ops->name);
+    start_table(run, version);
+    return true;
+}
+
 static bool run_all(Run *run, Error *err)
 {
     double loss = NAN;
-    if (!choose_device(run, err) || !choose_recipe(run, err) || !check_patience(run, err))
+    if (!ranks_connect(run, err) || !choose_device(run, err) || !choose_recipe(run, err) ||
+        !choose_patiently(run, err) || !ranks_open(run, err))
         return false;
     const Options *o = &run->options;
     run->end =
@@ -496,34 +426,38 @@ static bool run_all(Run *run, Error *err)
     if (run->state.step >= run->end)
         return fail(err, "the checkpoint has all %d steps already: give more with %s", run->end,
                     run->end < run->recipe.total_steps ? "--steps" : "--extension-steps");
-    if (!open_data(run, err) || !choose_folder(run, err)) return false;
-    run->log = log_open(run->folder, run->resuming, err);
-    if (!run->log) return false;
-
-    char command[2048];
-    options_describe(o, command, sizeof command);
-    log_start(run->log, run->state.step, &run->recipe, command, run->ops->name);
-    print_table(run);
-    if (!train(run, &loss, err) || !draw_curve(run, err)) return false;
+    if (!open_hellaswag(run, err) || !open_data(run, err) || !ranks_agree(run, version, err))
+        return false;
+    if (run->env.rank == 0 && !open_log(run, err)) return false;
+    const int first = run->state.step;
+    if (!train(run, &loss, err)) return false;
+    if (run->env.rank > 0) return true;
+    if (run->exposed_ms > 0)
+        log_line(run->log, "exposed      %.3f ms of a step: the GPU stood still for communication",
+                 run->exposed_ms / (run->state.step - first));
+    if (!draw_curve(run, err)) return false;
     if (run->state.step < run->end) {
         say_how_to_continue(run);
         return true;
     }
     report(run, loss);
-    return write_samples(run, err);
+    return samples_write(run, &interrupted, err);
 }
 
 static bool close_all(Run *run, Error *err)
 {
     if (run->resuming) safetensors_close(&run->resume);
     loader_close(run->loader);
-    for (int i = 0; run->batches && i < run->recipe.micro_batches; i++)
+    for (int i = 0; run->batches && i < run->recipe.micro_batches / run->env.world; i++)
         batch_free(&run->batches[i]);
     free(run->batches);
     val_close(&run->val);
+    hellaswag_close(run->hellaswag);
     unigram_close(&run->unigram);
     optimizer_free(&run->optimizer);
+    sharded_free(&run->sharded);
     gpt_free(run->gpt);
+    ranks_close(run);
     return log_close(run->log, err);
 }
 
@@ -534,7 +468,7 @@ static int answer_question(Run *run, Error *err)
     if (options->version) return puts(version), 1;
     if (!options->help && !options->print_recipe) return 0;
     if (!choose_device(run, err) ||
-        !options_recipe(options, default_recipe(run), &run->recipe, err))
+        !options_recipe(options, choose_default_recipe(run), &run->recipe, err))
         return -1;
     if (options->help)
         options_help(&run->recipe, stdout);
@@ -566,26 +500,12 @@ static void catch_signals(void)
     signal(SIGXFSZ, SIG_IGN);          // a file size limit is an error of write, with a message
 }
 
-// Idle threads of gcc's OpenMP spin for milliseconds before they sleep, which makes a step ten
-// times slower when other programs want the cores (bench/RESULTS.md). The setting is read only when
-// a program starts, so this one starts once more with it; where that fails, it goes on without.
-static void spin_briefly(char **argv)
-{
-#ifdef _OPENMP
-    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
-    setenv("GOMP_SPINCOUNT", "1000", 1);
-    execv("/proc/self/exe", argv);
-#else
-    (void)argv;
-#endif
-}
-
 int main(int argc, char **argv)
 {
     static Run run;
     Error err = {""}, late = {""};
     int answered = 0;
-    spin_briefly(argv);
+    threads_spin_briefly(argv);
     run.program = argc > 0 ? argv[0] : "./train_gpt";
     if (!options_parse(&run.options, argc, argv, &err) ||
         (answered = answer_question(&run, &err)) < 0) {
@@ -593,14 +513,16 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     if (answered) return finish_answer();
-    catch_signals();
-    bool ok = run_all(&run, &err);
+    bool ok = ranks_start(&run, &err);
+    if (ok) {
+        catch_signals();
+        ok = run_all(&run, &err);
+    }
+    if (!ok && run.env.world > 1) ranks_fail(&run, err.text);
     if (!ok) fprintf(stderr, "error: %s\n", err.text);
     if (!close_all(&run, &late)) {
         fprintf(stderr, "error: %s\n", late.text);
         ok = false;
     }
-    return !ok                        ? (run.usage ? EXIT_USAGE : 1)
-           : run.state.step < run.end ? 128 + (int)interrupted
-                                      : 0;
+    return !ok ? (run.usage ? EXIT_USAGE : 1) : run.state.step < run.end ? 128 + run.stop : 0;
 }

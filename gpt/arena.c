@@ -39,15 +39,21 @@ size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *
     *acts = (Acts){0};
     acts->ids = take(a, t * sizeof(int32_t));
     acts->targets = take(a, t * sizeof(int32_t));
-    acts->cu = take(a, (t + 2) * sizeof(int32_t));
+    acts->cu = take(a, (t + t / (size_t)r->sequence + 2) * sizeof(int32_t));
     acts->order = take(a, t * sizeof(int32_t));
     acts->x0 = take(a, td);
     acts->r0 = take(a, t * acc);
     acts->final = take(a, td);
     acts->final_r = take(a, t * acc);
-    acts->head_in = training && gpt->head_fp8 ? take(a, td) : acts->final;
     acts->head_rows = head_slice_rows(gpt, tokens);
-    acts->logits = take(a, (size_t)acts->head_rows * (size_t)r->vocab_padded * real);
+    const size_t logits = (size_t)acts->head_rows * (size_t)r->vocab_padded;
+    const size_t head_in = (size_t)acts->head_rows * (size_t)r->width;
+    acts->logits = take(a, logits * real);
+    if (training && gpt->head_w8) {
+        const size_t fp8 = gpt->ops->fp8_size;
+        acts->x8 = take(a, head_in * fp8), acts->x8t = take(a, head_in * fp8);
+        acts->g8 = take(a, logits * fp8), acts->g8t = take(a, logits * fp8);
+    }
     acts->losses = take(a, t * acc);
 
     SlotActs shared = {0};

@@ -12,7 +12,28 @@ static const double head_w_scale = 0x1p-9, head_g_scale = 1.0 / 448;
 
 static void *rows(const Gpt *gpt, void *base, int row, int width)
 {
-    return (char *)base + (size_t)row * (size_t)width * gpt->ops->real_size;
+    return (char *)base + (ptrdiff_t)row * width * (ptrdiff_t)gpt->ops->real_size;
+}
+
+static void before_layer(const Gpt *gpt, int slot)
+{
+    if (gpt->hooks.before_layer) gpt->hooks.before_layer(gpt->hooks.context, slot);
+}
+
+static void grads_final(const Gpt *gpt, BankId id, int end)
+{
+    if (gpt->hooks.grads_final) gpt->hooks.grads_final(gpt->hooks.context, id, end);
+}
+
+// Tokens of a sequence: a call of an operation that knows positions is for one.
+static int sequence_of(const GptBatch *batch)
+{
+    return batch->sequence > 0 ? batch->sequence : batch->tokens;
+}
+
+static void *sums(const Gpt *gpt, void *base, int row) // of a (T) tensor of float_acc
+{
+    return (char *)base + (ptrdiff_t)row * (ptrdiff_t)gpt->ops->acc_size;
 }
 
 // ---- forward -----------------------------------------------------------------------------------
@@ -30,12 +51,21 @@ static void attention_forward(const Gpt *gpt, const Acts *acts, int slot, const 
     const int32_t *window =
         layer->long_window ? &gpt->device_step->window_long : &gpt->device_step->window_short;
 
+    const size_t turn = (size_t)acts->past * (size_t)r->rotary_active * ops->acc_size;
+
     ops->matmul(s->qkv_lin, s->attn_in, weight_of(gpt, BANK_ATTN, q), MM_NT, t, 3 * d, d, 1, 0);
-    ops->qkv_forward(s->qkv, s->qkv_lin, gpt->rotary_cos, gpt->rotary_sin, r->rotary_active,
-                     scalar_weight(gpt, recipe_value_lambda(r, slot)), ve, acts->ids, t, h, hd,
-                     r->norm_eps);
-    ops->attention_forward(s->o, s->lse, s->qkv, acts->cu, batch->n_docs, window,
-                           &gpt->device_step->attn_scale, t, h, hd);
+    for (int at = 0, n = sequence_of(batch); at < t; at += n)
+        ops->qkv_forward(rows(gpt, s->qkv, acts->past + at, 3 * d),
+                         rows(gpt, s->qkv_lin, at, 3 * d), (char *)gpt->rotary_cos + turn,
+                         (char *)gpt->rotary_sin + turn, r->rotary_active,
+                         scalar_weight(gpt, recipe_value_lambda(r, slot)), ve, acts->ids + at, n, h,
+                         hd, r->norm_eps);
+    if (acts->past)
+        ops->attention_decode(s->o, s->qkv, acts->past, acts->document, window,
+                              &gpt->device_step->attn_scale, h, hd);
+    else
+        ops->attention_forward(s->o, s->lse, s->qkv, acts->cu, batch->n_docs, window,
+                               &gpt->device_step->attn_scale, t, h, hd);
     ops->gate_forward(s->y, s->o, s->attn_in, weight_of(gpt, BANK_ATTN_GATE, q / 4), t, h, hd,
                       r->gate_channels);
     ops->matmul(s->x, s->y, weight_of(gpt, BANK_ATTN, q + 3), MM_NT, t, d, d, 1, 1);
@@ -71,23 +101,28 @@ static const void *slot_skip(const Gpt *gpt, const Acts *acts, int slot, const v
 }
 
 // Everything before the head: fills acts->final.
-static void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch)
+void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch)
 {
     const Recipe *r = &gpt->recipe;
     const Ops *ops = gpt->ops;
     const int t = batch->tokens, d = r->width;
-    const size_t ids_bytes = (size_t)t * sizeof(int32_t);
+    const int before = acts->past ? 1 : 0; // the token before, for the smear
 
-    ops->mem_put(acts->ids, batch->ids, ids_bytes);
-    ops->mem_put(acts->cu, batch->cu, (size_t)(batch->n_docs + 1) * sizeof(int32_t));
-    ops->embed_forward(acts->x0, acts->r0, acts->ids, weight_of(gpt, BANK_EMBED, 0),
-                       weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)), t,
-                       d, r->gate_channels, r->norm_eps);
+    ops->mem_put(acts->ids - before, batch->ids - before, (size_t)(t + before) * sizeof(int32_t));
+    if (!acts->past)
+        ops->mem_put(acts->cu, batch->cu, (size_t)(batch->n_docs + 1) * sizeof(int32_t));
+    before_layer(gpt, -1);
+    for (int at = 0, n = sequence_of(batch); at < t; at += n)
+        ops->embed_forward(rows(gpt, acts->x0, at - before, d), sums(gpt, acts->r0, at - before),
+                           acts->ids + at - before, weight_of(gpt, BANK_EMBED, 0),
+                           weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)),
+                           n + before, d, r->gate_channels, r->norm_eps);
     for (int i = 0; i < r->n_slots; i++) {
         const LayerSlot *layer = &r->slot[i];
         const SlotActs *s = &acts->slot[i];
         const void *gate, *skip = slot_skip(gpt, acts, i, &gate);
         if (!layer->executed) continue;
+        before_layer(gpt, i);
         ops->mix_norm_forward(s->x, layer->attention ? s->attn_in : s->mlp_in,
                               layer->attention ? s->attn_r : s->mlp_r, slot_input(gpt, acts, i),
                               skip, gate, acts->x0, scalar_weight(gpt, recipe_lambda(r, i)), t, d,
@@ -100,41 +135,67 @@ static void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batc
     ops->backout_norm_forward(acts->final, acts->final_r, acts->slot[r->last_slot].x,
                               acts->slot[r->backout_slot].x, scalar_weight(gpt, recipe_backout(r)),
                               t, d, r->norm_eps);
+    before_layer(gpt, r->n_slots);
 }
 
 // ---- head and loss -----------------------------------------------------------------------------
 
-// Training's head on a slice of rows at a time: logits, loss, their gradient in place, and the two
-// products of backward. Fills acts->dnorm and adds the head's gradient; returns the summed loss.
-static double head_forward_backward(Gpt *gpt, const Acts *acts, int t)
+// Training's head on rows [first, first + n) of `final`: logits, loss and its gradient, and the two
+// products of backward, which fill those rows of acts->dnorm and add to the head's gradient.
+static void head_slice(const Gpt *gpt, const Acts *acts, int first, int n)
 {
     const Recipe *r = &gpt->recipe;
     const Ops *ops = gpt->ops;
+    const GptBank *head = &gpt->bank[BANK_LM_HEAD];
     const int d = r->width, v = r->vocab_padded;
-    const bool fp8 = gpt->head_fp8 != NULL;
-    const double xs = fp8 ? head_x_scale(r) : 1, ws = fp8 ? head_w_scale : 1;
-    const double gs = fp8 ? head_g_scale : 1;
-    GptBank *head = &gpt->bank[BANK_LM_HEAD];
-    const void *w = fp8 ? gpt->head_fp8 : head->weight;
+    const void *x = rows(gpt, acts->final, first, d);
+    void *u = acts->logits, *dx = rows(gpt, acts->dnorm, first, d);
 
-    if (fp8) {
-        ops->quantize(acts->head_in, acts->final, FP8_E4M3, xs, false, (size_t)t * (size_t)d);
-        ops->quantize(gpt->head_fp8, head->weight, FP8_E4M3, ws, false, (size_t)v * (size_t)d);
-    }
-    ops->mem_zero(head->delta, (size_t)v * (size_t)d * ops->acc_size);
+    ops->matmul(u, x, head->weight, MM_NT, n, v, d, 1, 0);
+    ops->softcap_loss((char *)acts->losses + (size_t)first * ops->acc_size, u,
+                      acts->targets + first, 1.0 / gpt->sequences, n, v, r->softcap,
+                      r->softcap_div);
+    ops->matmul(dx, u, head->weight, MM_NN, n, d, v, 1, 0);
+    ops->matmul_grad(head->delta, u, x, MM_TN, v, d, n, 1, first > 0);
+}
+
+// The same with fp8 operands: fp8 products read both along the summed dimension, so that backward's
+// take transposes.
+static void head_slice_fp8(const Gpt *gpt, const Acts *acts, int first, int n)
+{
+    const Recipe *r = &gpt->recipe;
+    const Ops *ops = gpt->ops;
+    const GptBank *head = &gpt->bank[BANK_LM_HEAD];
+    const int d = r->width, v = r->vocab_padded;
+    const double xs = head_x_scale(r), ws = head_w_scale, gs = head_g_scale;
+    void *u = acts->logits, *dx = rows(gpt, acts->dnorm, first, d);
+
+    ops->quantize(acts->x8, acts->x8t, rows(gpt, acts->final, first, d), FP8_E4M3, xs, n, d);
+    ops->matmul_fp8(u, false, acts->x8, FP8_E4M3, gpt->head_w8, FP8_E4M3, n, v, d, xs * ws, 0);
+    ops->softcap_loss_fp8((char *)acts->losses + (size_t)first * ops->acc_size, acts->g8, acts->g8t,
+                          u, acts->targets + first, 1.0 / gpt->sequences, gs, n, v, r->softcap,
+                          r->softcap_div);
+    ops->matmul_fp8(dx, false, acts->g8, FP8_E5M2, gpt->head_w8t, FP8_E4M3, n, d, v, gs * ws, 0);
+    ops->matmul_fp8(head->delta, true, acts->g8t, FP8_E5M2, acts->x8t, FP8_E4M3, v, d, n, xs * gs,
+                    first > 0);
+}
+
+// The head and the loss, forward and backward; adds up the losses.
+static void head_forward_backward(Gpt *gpt, const Acts *acts, int t)
+{
+    const Ops *ops = gpt->ops;
+    const GptBank *head = &gpt->bank[BANK_LM_HEAD];
+    const int d = gpt->recipe.width, v = gpt->recipe.vocab_padded;
+
+    if (gpt->head_w8)
+        ops->quantize(gpt->head_w8, gpt->head_w8t, head->weight, FP8_E4M3, head_w_scale, v, d);
     for (int first = 0; first < t; first += acts->head_rows) {
         const int n = t - first < acts->head_rows ? t - first : acts->head_rows;
-        void *x = rows(gpt, acts->head_in, first, d), *u = acts->logits;
-        void *loss = (char *)acts->losses + (size_t)first * ops->acc_size;
-        ops->matmul(u, x, w, MM_NT, n, v, d, xs * ws, 0);
-        ops->softcap_loss(loss, u, acts->targets + first, 1.0 / gpt->batches, n, v, r->softcap,
-                          r->softcap_div);
-        if (fp8) ops->quantize(u, u, FP8_E5M2, gs, true, (size_t)n * (size_t)v);
-        ops->matmul(rows(gpt, acts->dnorm, first, d), u, w, MM_NN, n, d, v, gs * ws, 0);
-        ops->matmul_grad(head->delta, u, x, MM_TN, v, d, n, xs * gs, 1);
+        (gpt->head_w8 ? head_slice_fp8 : head_slice)(gpt, acts, first, n);
     }
     ops->accumulate(head->grad, head->dtype, head->delta, (size_t)v * (size_t)d);
-    return ops->sum(acts->losses, (size_t)t);
+    ops->sum(gpt->device_loss, acts->losses, (size_t)t);
+    gpt->loss_tokens += t;
 }
 
 // ---- backward ----------------------------------------------------------------------------------
@@ -152,6 +213,7 @@ static void mlp_backward(const Gpt *gpt, const Acts *acts, int slot, int t)
     ops->matmul_grad(grad_of(gpt, BANK_MLP, fc + 1), acts->dx, s->relu2, MM_TN, d, f, t, 1, 1);
     ops->relu2_backward(acts->dh, acts->dh, s->h, (size_t)t * (size_t)f);
     ops->matmul_grad(grad_of(gpt, BANK_MLP, fc), s->mlp_in, acts->dh, MM_TN, d, f, t, 1, 1);
+    grads_final(gpt, BANK_MLP, fc + 2);
     ops->matmul(acts->dnorm, acts->dh, weight_of(gpt, BANK_MLP, fc), MM_NT, t, d, f, 1, 0);
 }
 
@@ -176,12 +238,16 @@ static void attention_backward(const Gpt *gpt, const Acts *acts, int slot, const
                        r->gate_channels);
     ops->attention_backward(acts->dqkv, acts->delta, acts->dy, s->o, s->lse, s->qkv, acts->cu,
                             batch->n_docs, window, &gpt->device_step->attn_scale, t, h, hd);
-    ops->qkv_backward(
-        acts->dqkv_lin, scalar_delta(gpt, lambda), k < 0 ? NULL : acts->dve[k], acts->dqkv,
-        s->qkv_lin, gpt->rotary_cos, gpt->rotary_sin, r->rotary_active, scalar_weight(gpt, lambda),
-        k < 0 ? NULL : weight_of(gpt, BANK_VALUE_EMBED, k), acts->ids, t, h, hd, r->norm_eps);
+    for (int at = 0, n = sequence_of(batch); at < t; at += n)
+        ops->qkv_backward(
+            rows(gpt, acts->dqkv_lin, at, 3 * d), scalar_delta(gpt, lambda),
+            k < 0 ? NULL : rows(gpt, acts->dve[k], at, d), rows(gpt, acts->dqkv, at, 3 * d),
+            rows(gpt, s->qkv_lin, at, 3 * d), gpt->rotary_cos, gpt->rotary_sin, r->rotary_active,
+            scalar_weight(gpt, lambda), k < 0 ? NULL : weight_of(gpt, BANK_VALUE_EMBED, k),
+            acts->ids + at, n, h, hd, r->norm_eps);
     ops->matmul_grad(grad_of(gpt, BANK_ATTN, q), acts->dqkv_lin, s->attn_in, MM_TN, 3 * d, d, t, 1,
                      1);
+    grads_final(gpt, BANK_ATTN, q + 4);
     ops->matmul(acts->dnorm, acts->dqkv_lin, weight_of(gpt, BANK_ATTN, q), MM_NN, t, d, 3 * d, 1,
                 1);
 }
@@ -218,16 +284,15 @@ static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
                                skip, gate, acts->x0, scalar_weight(gpt, recipe_lambda(r, i)), t, d);
     }
     ops->add(acts->dx0, acts->dx, td);
-    ops->embed_backward(acts->dnorm, delta_of(gpt, BANK_SMEAR_GATE, 0),
-                        scalar_delta(gpt, recipe_smear(r)), acts->dx0, acts->x0, acts->r0,
-                        acts->ids, weight_of(gpt, BANK_EMBED, 0),
-                        weight_of(gpt, BANK_SMEAR_GATE, 0), scalar_weight(gpt, recipe_smear(r)), t,
-                        d, r->gate_channels);
+    for (int at = 0, n = sequence_of(batch); at < t; at += n)
+        ops->embed_backward(rows(gpt, acts->dnorm, at, d), delta_of(gpt, BANK_SMEAR_GATE, 0),
+                            scalar_delta(gpt, recipe_smear(r)), rows(gpt, acts->dx0, at, d),
+                            rows(gpt, acts->x0, at, d), sums(gpt, acts->r0, at), acts->ids + at,
+                            weight_of(gpt, BANK_EMBED, 0), weight_of(gpt, BANK_SMEAR_GATE, 0),
+                            scalar_weight(gpt, recipe_smear(r)), n, d, r->gate_channels);
 }
 
-// Positions sorted by (id, position), by counting: the order in which embed_scatter adds. `start`
-// is scratch for vocab + 1 counts.
-static void sort_by_id(int32_t *order, int32_t *start, const int32_t *ids, int t, int vocab)
+void gpt_sort_ids(int32_t *order, int32_t *start, const int32_t *ids, int t, int vocab)
 {
     memset(start, 0, ((size_t)vocab + 1) * sizeof *start);
     for (int p = 0; p < t; p++) start[ids[p] + 1]++;
@@ -243,7 +308,10 @@ static void scatter_embeddings(Gpt *gpt, const Acts *acts, const GptBatch *batch
     const GptBank *embed = &gpt->bank[BANK_EMBED], *ve = &gpt->bank[BANK_VALUE_EMBED];
     const size_t table = (size_t)ve->rows * (size_t)d * dtype_size(ve->dtype);
 
-    ops->mem_put(acts->order, gpt->host_order, (size_t)t * sizeof(int32_t));
+    if (!batch->order)
+        gpt_sort_ids(gpt->host_order, gpt->host_start, batch->ids, t, r->vocab_padded);
+    ops->mem_put(acts->order, batch->order ? batch->order : gpt->host_order,
+                 (size_t)t * sizeof(int32_t));
     ops->embed_scatter(embed->grad, embed->dtype, acts->dnorm, acts->ids, acts->order, t, d);
     for (int k = 0; k < r->n_value_embeds; k++)
         ops->embed_scatter((char *)ve->grad + (size_t)k * table, ve->dtype, acts->dve[k], acts->ids,
@@ -252,7 +320,7 @@ static void scatter_embeddings(Gpt *gpt, const Acts *acts, const GptBatch *batch
 
 // ---- public ------------------------------------------------------------------------------------
 
-double gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
+void gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
 {
     static const BankId small[] = {BANK_ATTN_GATE, BANK_SMEAR_GATE, BANK_SCALARS};
     enum { N_SMALL = sizeof small / sizeof *small };
@@ -266,26 +334,47 @@ double gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
         n[i] = gpt_bank_size(b);
         ops->mem_zero(b->delta, n[i] * ops->acc_size);
     }
-    sort_by_id(gpt->host_order, gpt->host_start, batch->ids, t, gpt->recipe.vocab_padded);
+    ops_phase(ops, "forward");
     trunk_forward(gpt, &acts, batch);
     ops->mem_put(acts.targets, batch->targets, (size_t)t * sizeof(int32_t));
-    const double loss = head_forward_backward(gpt, &acts, t);
+    ops_phase(ops, "head");
+    head_forward_backward(gpt, &acts, t);
+    grads_final(gpt, BANK_LM_HEAD, 1);
+    ops_phase(ops, "backward");
     trunk_backward(gpt, &acts, batch);
     scatter_embeddings(gpt, &acts, batch);
+    grads_final(gpt, BANK_EMBED, 1);
+    grads_final(gpt, BANK_VALUE_EMBED, gpt->recipe.n_value_embeds);
     for (int i = 0; i < N_SMALL; i++) {
         const GptBank *b = &gpt->bank[small[i]];
         ops->accumulate(b->grad, b->dtype, b->delta, n[i]);
+        grads_final(gpt, small[i], b->count);
     }
-    return loss / t;
+    ops_phase(ops, NULL);
 }
 
-double gpt_evaluate(Gpt *gpt, const GptBatch *batch)
+double *gpt_loss_sum(Gpt *gpt) { return gpt->device_loss; }
+
+double gpt_loss(Gpt *gpt)
+{
+    const Ops *ops = gpt->ops;
+    double sum;
+    ops->mem_get(&sum, gpt->device_loss, sizeof sum);
+    ops->mem_zero(gpt->device_loss, sizeof sum);
+    const double mean = sum / (double)gpt->loss_tokens;
+    gpt->loss_tokens = 0;
+    return mean;
+}
+
+// Leaves the losses of evaluation mode in acts->losses.
+static void evaluate(Gpt *gpt, Acts *laid, const GptBatch *batch)
 {
     const Recipe *r = &gpt->recipe;
     const Ops *ops = gpt->ops;
     const int t = batch->tokens;
-    Acts acts;
-    acts_layout(&acts, gpt, t, false, gpt->arena);
+    acts_layout(laid, gpt, t, false, gpt->arena);
+    const Acts acts = *laid;
+    ops_phase(ops, "validation");
     trunk_forward(gpt, &acts, batch);
     ops->mem_put(acts.targets, batch->targets, (size_t)t * sizeof(int32_t));
     for (int first = 0; first < t; first += acts.head_rows) {
@@ -295,27 +384,32 @@ double gpt_evaluate(Gpt *gpt, const GptBatch *batch)
         ops->softcap_loss((char *)acts.losses + (size_t)first * ops->acc_size, acts.logits,
                           acts.targets + first, 0, n, r->vocab_padded, r->softcap, r->softcap_div);
     }
-    return ops->sum(acts.losses, (size_t)t) / t;
 }
 
-bool gpt_next_logits(Gpt *gpt, const int32_t *ids, int n, float *logits)
+double gpt_evaluate(Gpt *gpt, const GptBatch *batch)
 {
-    const Recipe *r = &gpt->recipe;
     const Ops *ops = gpt->ops;
-    const int32_t cu[2] = {0, n};
-    const GptBatch batch = {.ids = ids, .cu = cu, .n_docs = 1, .tokens = n};
-    void *u = malloc((size_t)r->vocab_padded * ops->real_size);
-    if (!u) return false;
+    const int t = batch->tokens;
     Acts acts;
-    acts_layout(&acts, gpt, n, false, gpt->arena);
-    trunk_forward(gpt, &acts, &batch);
-    ops->matmul(acts.logits, rows(gpt, acts.final, n - 1, r->width),
-                weight_of(gpt, BANK_LM_HEAD, 0), MM_NT, 1, r->vocab_padded, r->width, 1, 0);
-    ops->mem_get(u, acts.logits, (size_t)r->vocab_padded * ops->real_size);
-    for (int j = 0; j < r->vocab_size; j++) {
-        double s = 1 / (1 + exp(-dtype_get(u, ops->real_type, (size_t)j) / r->softcap_div));
-        logits[j] = (float)(r->softcap * s);
-    }
-    free(u);
+    evaluate(gpt, &acts, batch);
+    double sum, *device_sum = gpt->device_loss + 1;
+    ops->mem_zero(device_sum, sizeof sum);
+    ops->sum(device_sum, acts.losses, (size_t)t);
+    ops->mem_get(&sum, device_sum, sizeof sum);
+    ops_phase(ops, NULL);
+    return sum / t;
+}
+
+bool gpt_token_losses(Gpt *gpt, const GptBatch *batch, double *losses)
+{
+    const Ops *ops = gpt->ops;
+    const size_t n = (size_t)batch->tokens;
+    void *host = malloc(n * ops->acc_size);
+    Acts acts;
+    if (!host) return false;
+    evaluate(gpt, &acts, batch);
+    ops->mem_get(host, acts.losses, n * ops->acc_size);
+    for (size_t p = 0; p < n; p++) losses[p] = dtype_get(host, ops->acc_type, p);
+    free(host);
     return true;
 }

@@ -17,13 +17,17 @@ typedef struct {
 } SlotActs;
 
 typedef struct {
+    // Generation: `past` tokens before the batch's only one have their keys and values in
+    // slot[].qkv, and that one's document begins at `document`. Elsewhere past is 0.
+    int past, document;
     int32_t *ids, *targets, *cu, *order; // the batch on the device
     void *x0, *r0;                       // normed embedding; r (T)
     SlotActs slot[RECIPE_MAX_SLOTS];
     void *final, *final_r; // normed output (T,D); r (T)
-    void *head_in;         // operand of the head's product: `final`, or its fp8 values
     void *logits;          // (head_rows, V): the head runs in slices of rows
     int head_rows;
+    void *x8, *x8t;                   // fp8 of `final` (head_rows, D), transposed (D, head_rows)
+    void *g8, *g8t;                   // of the logits' gradient (head_rows, V), (V, head_rows)
     void *losses;                     // (T)
     void *dx, *dx0, *dx_back, *dnorm; // gradients (T,D)
     void *dy;                         // (T,D) of y, then of o
@@ -37,20 +41,37 @@ struct Gpt {
     Recipe recipe;
     const Ops *ops;
     bool real_storage;
-    int batches; // A
+    int sequences; // A: of one step on this rank
     GptBank bank[GPT_BANKS];
     void *arena;                   // activations, laid out anew for each batch
     void *rotary_cos, *rotary_sin; // (max tokens, active frequencies), float_acc
     int rotary_phase;              // windows seen when the tables were built, 0 when none
-    void *head_fp8;                // (V,D) fp8 values of the head's weight; NULL for a full head
+    void *head_w8, *head_w8t;      // fp8 of the head's weight (V,D), (D,V); NULL for a full head
     StepState *device_step;
+    double *device_loss; // sum of token losses since gpt_loss, on the device; then an evaluation's
+    int64_t loss_tokens; // in the first sum
+    GptHooks hooks;
     int32_t *host_order; // positions sorted by token id
     int32_t *host_start; // (V + 1) scratch of that sorting
     GptMemory memory[GPT_MEMORY_ROWS];
 };
 
+// A sequence that grows. The keys and values of all its positions are kept where attention left
+// them, in a qkv per slot: (max_tokens,3,H,d) real.
+struct GptDecode {
+    Gpt *gpt;
+    int max_tokens, n; // n: tokens so far
+    int32_t *ids;      // (max_tokens) on the host
+    void *qkv[RECIPE_MAX_SLOTS];
+    void *u; // (V) real, on the host: logits of the token that follows, before the softcap
+};
+
 // arena.c: lays the activations out from `base` and returns the bytes; a NULL base only measures.
 size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *base);
+
+// gpt.c: everything before the head, from a batch to acts->final. With acts->past the batch is one
+// token, batch->ids[-1] is the one before it, and acts' ids, x0 and r0 have room for that too.
+void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch);
 
 // params.c: pointers to the i-th item of a bank.
 void *weight_of(const Gpt *gpt, BankId id, int i);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../ops/random.h"
+
 static void *item(void *base, const GptBank *bank, int i, size_t element)
 {
     return (char *)base + (size_t)i * (size_t)bank->rows * (size_t)bank->cols * element;
@@ -34,6 +36,7 @@ void *scalar_delta(const Gpt *gpt, int index)
     return (char *)gpt->bank[BANK_SCALARS].delta + (size_t)index * gpt->ops->acc_size;
 }
 
+void gpt_set_hooks(Gpt *gpt, const GptHooks *hooks) { gpt->hooks = *hooks; }
 GptBank *gpt_bank(Gpt *gpt, BankId id) { return &gpt->bank[id]; }
 const Recipe *gpt_recipe(const Gpt *gpt) { return &gpt->recipe; }
 const Ops *gpt_ops(const Gpt *gpt) { return gpt->ops; }
@@ -106,6 +109,9 @@ static bool describe_banks(Gpt *gpt)
     return true;
 }
 
+// Rows of the memory table.
+enum { PARAMETERS, GRADIENTS, WEIGHTS, ACTIVATIONS = GPT_MEMORY_ACTIVATIONS, LOGITS };
+
 // Takes zeroed device memory, counting it under a row of the memory table; the first failure is
 // kept in *short_of.
 static void *take(Gpt *gpt, int row, size_t bytes, size_t *short_of)
@@ -119,7 +125,7 @@ static void *take(Gpt *gpt, int row, size_t bytes, size_t *short_of)
 Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int grad_scale_batches,
                 Error *err)
 {
-    enum { PARAMETERS, GRADIENTS, WEIGHTS, ACTIVATIONS };
+    const bool training = grad_scale_batches > 0;
     if (!real_storage && ops->acc_type != DT_F32) {
         fail(err, "device %s keeps sums in %s: give it --storage real", ops->name,
              dtype_name(ops->acc_type));
@@ -128,7 +134,8 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
     Gpt *gpt = calloc(1, sizeof *gpt);
     size_t short_of = 0;
     if (!gpt || (gpt->recipe = *recipe, gpt->ops = ops, gpt->real_storage = real_storage,
-                 gpt->batches = grad_scale_batches, !describe_banks(gpt))) {
+                 gpt->sequences = grad_scale_batches * (recipe->micro_batch / recipe->sequence),
+                 !describe_banks(gpt))) {
         fail(err, "out of memory for the model's tables");
         gpt_free(gpt);
         return NULL;
@@ -136,7 +143,8 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
     static const char *const purposes[GPT_MEMORY_ROWS] = {[PARAMETERS] = "parameters",
                                                           [GRADIENTS] = "gradients",
                                                           [WEIGHTS] = "working copies",
-                                                          [ACTIVATIONS] = "activations"};
+                                                          [ACTIVATIONS] = "activations",
+                                                          [LOGITS] = "logits of a slice"};
     for (int i = 0; i < GPT_MEMORY_ROWS; i++) gpt->memory[i].purpose = purposes[i];
 
     for (int id = 0; id < GPT_BANKS; id++) {
@@ -144,26 +152,34 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
         const size_t n = gpt_bank_size(b);
         const DType weight_type = id == BANK_SCALARS ? ops->acc_type : ops->real_type;
         b->param = take(gpt, PARAMETERS, n * dtype_size(b->dtype), &short_of);
-        b->grad = take(gpt, GRADIENTS, n * dtype_size(b->dtype), &short_of);
+        if (training) b->grad = take(gpt, GRADIENTS, n * dtype_size(b->dtype), &short_of);
         b->weight = b->dtype == weight_type
                         ? b->param
                         : take(gpt, WEIGHTS, n * dtype_size(weight_type), &short_of);
-        if (id != BANK_ATTN && id != BANK_MLP && id != BANK_EMBED && id != BANK_VALUE_EMBED)
+        if (training && id != BANK_ATTN && id != BANK_MLP && id != BANK_EMBED &&
+            id != BANK_VALUE_EMBED)
             b->delta = take(gpt, GRADIENTS, n * ops->acc_size, &short_of);
     }
     const GptBank *head = &gpt->bank[BANK_LM_HEAD];
-    if (!strcmp(recipe->head, "fp8"))
-        gpt->head_fp8 = take(gpt, WEIGHTS, gpt_bank_size(head) * ops->real_size, &short_of);
+    if (training && !strcmp(recipe->head, "fp8")) {
+        gpt->head_w8 = take(gpt, WEIGHTS, gpt_bank_size(head) * ops->fp8_size, &short_of);
+        gpt->head_w8t = take(gpt, WEIGHTS, gpt_bank_size(head) * ops->fp8_size, &short_of);
+    }
     const size_t tokens = (size_t)gpt_max_tokens(gpt);
     const size_t rotary = tokens * (size_t)recipe->rotary_active * ops->acc_size;
     gpt->rotary_cos = take(gpt, WEIGHTS, rotary, &short_of);
     gpt->rotary_sin = take(gpt, WEIGHTS, rotary, &short_of);
     gpt->device_step = take(gpt, WEIGHTS, sizeof(StepState), &short_of);
+    gpt->device_loss = take(gpt, WEIGHTS, 2 * sizeof(double), &short_of);
 
     Acts acts;
-    const size_t train = acts_layout(&acts, gpt, recipe->micro_batch, true, NULL);
+    const size_t train = acts_layout(&acts, gpt, recipe->micro_batch, training, NULL);
     const size_t eval = acts_layout(&acts, gpt, recipe->val_chunk, false, NULL);
     gpt->arena = take(gpt, ACTIVATIONS, train > eval ? train : eval, &short_of);
+    const size_t logits =
+        (size_t)acts.head_rows * (size_t)recipe->vocab_padded * ops->real_size; // a part of those
+    gpt->memory[LOGITS].bytes = logits;
+    gpt->memory[ACTIVATIONS].bytes -= logits;
     gpt->host_order = malloc(sizeof(int32_t) * (size_t)recipe->micro_batch);
     gpt->host_start = malloc(sizeof(int32_t) * ((size_t)recipe->vocab_padded + 1));
     if (short_of || !gpt->host_order || !gpt->host_start) {
@@ -192,14 +208,25 @@ void gpt_free(Gpt *gpt)
         ops->mem_free(b->delta);
         free(b->lr_mul);
     }
-    ops->mem_free(gpt->head_fp8);
+    ops->mem_free(gpt->head_w8);
+    ops->mem_free(gpt->head_w8t);
     ops->mem_free(gpt->rotary_cos);
     ops->mem_free(gpt->rotary_sin);
     ops->mem_free(gpt->device_step);
+    ops->mem_free(gpt->device_loss);
     ops->mem_free(gpt->arena);
     free(gpt->host_order);
     free(gpt->host_start);
     free(gpt);
+}
+
+void gpt_drop_param(Gpt *gpt, BankId id)
+{
+    GptBank *b = &gpt->bank[id];
+    if (b->weight == b->param) return;
+    gpt->ops->mem_free(b->param);
+    b->param = NULL;
+    gpt->memory[PARAMETERS].bytes -= gpt_bank_size(b) * dtype_size(b->dtype);
 }
 
 void gpt_load_weights(Gpt *gpt, BankId id)
@@ -212,18 +239,11 @@ void gpt_load_weights(Gpt *gpt, BankId id)
 
 // ---- initial values (specification 1.1 and 1.2) ------------------------------------------------
 
-// splitmix64's output function: a number's 64 random bits, so that the i-th draw needs no others.
-static uint64_t mix64(uint64_t z)
-{
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
+// A number of its own for each tensor and index, so that the i-th draw needs no others.
 static double uniform(uint64_t seed, uint64_t stream, uint64_t i) // in (0, 1)
 {
-    uint64_t key = mix64(seed * 0x9e3779b97f4a7c15u + stream);
-    return ((double)(mix64(key + i * 0x9e3779b97f4a7c15u) >> 12) + 0.5) * 0x1p-52;
+    uint64_t key = random_mix(seed * RANDOM_STEP + stream);
+    return ((double)(random_mix(key + i * RANDOM_STEP) >> 12) + 0.5) * 0x1p-52;
 }
 
 static double normal(uint64_t seed, uint64_t stream, uint64_t i) // Box-Muller

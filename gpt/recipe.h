@@ -38,6 +38,7 @@ typedef struct {
     double softcap, softcap_div, norm_eps;
     char head[8]; // fp8 or full
     // batch and data
+    int sequence;                   // tokens; the gradient does not depend on how many at once
     int micro_batch, micro_batches; // tokens in one, and how many make a step (over all ranks)
     int max_doc;                    // documents are cut to so many tokens
     int val_tokens, val_chunk, val_every;
@@ -89,6 +90,7 @@ void recipe_help(const Recipe *recipe, FILE *out);
 double recipe_lr_factor(const Recipe *recipe, int step);  // eta, 5.1
 double recipe_momentum(const Recipe *recipe, int step);   // 5.4
 int recipe_long_window(const Recipe *recipe, int step);   // in blocks, 5.2; total_steps: final
+int recipe_short_window(const Recipe *recipe, int step);  // likewise; total_steps: the last step's
 bool recipe_adam_updates(const Recipe *recipe, int step); // true at odd steps by default
 int recipe_adam_count(const Recipe *recipe, int step); // t: Adam updates done up to and with step
 

@@ -201,10 +201,16 @@ bool recipe_finish(Recipe *recipe, Error *err)
     if (r->yarn_beta <= r->yarn_alpha)
         return fail(err, "--yarn-beta %g must be more than --yarn-alpha %g", r->yarn_beta,
                     r->yarn_alpha);
+    if (r->micro_batch % r->sequence) r->sequence = r->micro_batch;
     if ((long long)r->micro_batch * r->micro_batches > kMaxTokens)
         return fail(err,
                     "--micro-batch %d times --micro-batches %d is more than %lld tokens a step",
                     r->micro_batch, r->micro_batches, kMaxTokens);
+    if (!strcmp(r->head, "fp8") && r->micro_batch % 16)
+        return fail(err,
+                    "--micro-batch %d: with --head fp8 it is a multiple of 16 (%d is), as the "
+                    "products of fp8 numbers are",
+                    r->micro_batch, r->micro_batch / 16 * 16);
     if (r->val_tokens % r->val_chunk)
         return fail(err, "--val-tokens %d is not a multiple of --val-chunk %d: %lld is",
                     r->val_tokens, r->val_chunk,

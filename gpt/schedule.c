@@ -29,6 +29,13 @@ int recipe_long_window(const Recipe *recipe, int step)
     return recipe->window[(long long)recipe->n_phases * step / recipe->scheduled_steps];
 }
 
+// The final validation enlarges the long window alone: its short one stays that of the last step.
+int recipe_short_window(const Recipe *recipe, int step)
+{
+    const int last = recipe->total_steps - 1;
+    return recipe_long_window(recipe, step < last ? step : last) / 2;
+}
+
 bool recipe_adam_updates(const Recipe *recipe, int step)
 {
     return step % recipe->adam_every == recipe->adam_every - 1;

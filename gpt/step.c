@@ -74,15 +74,11 @@ void gpt_set_step(Gpt *gpt, int step)
         build_rotary_tables(gpt, omega);
         gpt->rotary_phase = phases;
     }
-    const int window = recipe_long_window(r, step);
-    // The final validation enlarges the long window alone: its short one stays that of the last
-    // step.
-    const int base = recipe_long_window(r, step < r->total_steps ? step : r->total_steps - 1);
     const double factor = recipe_lr_factor(r, step);
     const int t = recipe_adam_count(r, step);
     const StepState state = {
-        .window_short = base / 2 * r->window_block,
-        .window_long = window * r->window_block,
+        .window_short = recipe_short_window(r, step) * r->window_block,
+        .window_long = recipe_long_window(r, step) * r->window_block,
         .attn_scale = scale,
         .muon_lr = r->muon_lr * factor,
         .muon_momentum = recipe_momentum(r, step),

@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "dtype.h"
+#include "error.h"
 
 struct MuonBank; // muon.h
 struct NsMethod; // ns.h
@@ -43,9 +44,10 @@ typedef struct {
 // How C = alpha op(A) op(B) + beta C reads its operands, as stored: N plain, T transposed.
 typedef enum { MM_NN, MM_NT, MM_TN } MatmulKind;
 
-// fp8 grids of the head's operands (specification 2.7): a value is divided by `scale`, rounded and
-// saturated, and kept as the rounded quotient; FP8_NONE copies.
-typedef enum { FP8_NONE, FP8_E4M3, FP8_E5M2 } Fp8Format;
+// fp8 numbers of the head's operands (specification 2.7): a value divided by a scale, rounded to
+// nearest and saturated. The quotient is stored in Ops.fp8_size bytes: its code in one byte where
+// the device multiplies fp8, else as the `real` of the same value.
+typedef enum { FP8_E4M3, FP8_E5M2 } Fp8Format;
 
 typedef struct {
     double lr_mul; // of this tensor
@@ -56,6 +58,7 @@ typedef struct Ops {
     const char *name;           // "cpu", "cpu-f64", "cuda"
     size_t real_size, acc_size; // bytes of one `real`, one float_acc
     DType real_type, acc_type;
+    size_t fp8_size; // bytes of one stored fp8 number
     // Logits that the head computes at once: few enough for a CPU's caches, enough to fill a GPU.
     size_t head_slice;
 
@@ -63,9 +66,17 @@ typedef struct Ops {
     void *(*mem_alloc)(size_t bytes); // zeroed; NULL when it cannot be had
     void (*mem_free)(void *p);
     void (*mem_zero)(void *p, size_t bytes);
+    // In order with the operations. `host` may be overwritten once mem_put returns, which does not
+    // wait for the device; mem_get does.
     void (*mem_put)(void *device, const void *host, size_t bytes);
     void (*mem_get)(void *host, const void *device, size_t bytes);
-    void (*sync)(void);
+    void (*sync)(void); // returns when all operations so far are done
+    // Bytes of the device's own workspaces, taken already or at first use; of its memory, what is
+    // free and what there is. NULL where memory is the host's.
+    void (*mem_info)(size_t *own, size_t *free, size_t *total);
+    // Begins a named phase on the profiler's time line, after ending the one before; NULL only ends
+    // it. NULL where there is no profiler to tell.
+    void (*phase)(const char *name);
 
     // ---- parameters ----------------------------------------------------------------------------
     // weight[i] = param[i] for i < n: the working copy (real or float_acc as `to` says) of a stored
@@ -83,6 +94,11 @@ typedef struct Ops {
                    double alpha, double beta); // C real
     void (*matmul_grad)(void *c, const void *a, const void *b, MatmulKind kind, int m, int n, int k,
                         double alpha, double beta); // C float_acc: gradients of matrices
+    // C (M,N) = alpha A (M,K) B (N,K)^T + beta C of fp8 numbers, C real, or float_acc where
+    // c_is_acc. M, N and K are multiples of 16. A product of two e4m3 operands (the forward) may
+    // sum in the tensor cores' own precision; one with e5m2 (a gradient) sums in float_acc.
+    void (*matmul_fp8)(void *c, bool c_is_acc, const void *a, Fp8Format a_format, const void *b,
+                       Fp8Format b_format, int m, int n, int k, double alpha, double beta);
 
     // ---- embedding (specification 2.2) ---------------------------------------------------------
     // e_p = embed[ids_p]; x_p = e_p + mu sigmoid(gate . e_p[0..C)) e_{p-1} for p > 0, x_0 = e_0;
@@ -93,8 +109,9 @@ typedef struct Ops {
     void (*embed_backward)(void *de, void *dgate, void *dmu, const void *dx0, const void *x0,
                            const void *r, const int32_t *ids, const void *embed, const void *gate,
                            const void *mu, int t, int d, int c);
-    // grad[v] = R(grad[v] + R(sum over p with ids_p = v of de_p)), summed in order of p, so that it
-    // is deterministic.  grad (V,D) of dtype; de (T,D); order (T): positions sorted by (ids_p, p).
+    // grad[v] = R(grad[v] + R(sum over p with ids_p = v of de_p)), in an order that depends on the
+    // ids alone, so that it is deterministic.  grad (V,D) of dtype; de (T,D); order (T): positions
+    // sorted by (ids_p, p).
     void (*embed_scatter)(void *grad, DType dtype, const void *de, const int32_t *ids,
                           const int32_t *order, int t, int d);
 
@@ -142,6 +159,10 @@ typedef struct Ops {
     // Documents: cu (n_docs + 1) ascending from 0 to T, empty ones allowed.
     void (*attention_forward)(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
                               const int32_t *window, const double *scale, int t, int h, int d);
+    // Row p of attention_forward's o alone, for a query whose document begins at `first`: keys j
+    // with max(first, p - w) <= j <= p.  o (H,d), qkv (at least p + 1,3,H,d): generation's cache.
+    void (*attention_decode)(void *o, const void *qkv, int p, int first, const int32_t *window,
+                             const double *scale, int h, int d);
     // delta (T,H) is scratch: the rows' dO . O.
     void (*attention_backward)(void *dqkv, void *delta, const void *d_o, const void *o,
                                const void *lse, const void *qkv, const int32_t *cu, int n_docs,
@@ -160,16 +181,21 @@ typedef struct Ops {
     void (*relu2_backward)(void *dh, const void *dr, const void *h, size_t n);
 
     // ---- head and loss (specification 2.6, 2.7, 3.1, 3.2) --------------------------------------
-    // y = fp8(x / scale), the rounded quotient as a real. With `via_bf16` x is rounded to bf16
-    // first, as the gradient of the logits is. y may be x.
-    void (*quantize)(void *y, const void *x, Fp8Format format, double scale, bool via_bf16,
-                     size_t n);
+    // y (R,C) and yt (C,R), its transpose, = fp8(x / scale) of x (R,C) real. R and C are multiples
+    // of 16.
+    void (*quantize)(void *y, void *yt, const void *x, Fp8Format format, double scale, int rows,
+                     int cols);
     // loss[p] = -log softmax(cap sigmoid(u[p]/div))[target_p] over all V columns. With grad_scale
     // != 0, u is replaced by grad_scale dloss/du.  u (T,V), loss (T).
     void (*softcap_loss)(void *loss, void *u, const int32_t *targets, double grad_scale, int t,
                          int v, double cap, double div);
-    // Sum of n float_acc numbers, in fixed order, returned to the host.
-    double (*sum)(const void *x, size_t n);
+    // The same loss with the gradient as the e5m2 operand of the head's backward products: g (T,V)
+    // and gt (V,T), its transpose, = e5m2(bf16(grad_scale dloss/du) / scale). u is scratch
+    // afterwards. T and V are multiples of 16.
+    void (*softcap_loss_fp8)(void *loss, void *g, void *gt, void *u, const int32_t *targets,
+                             double grad_scale, double scale, int t, int v, double cap, double div);
+    // *total += the sum of n float_acc numbers, in double and in fixed order; total on the device.
+    void (*sum)(double *total, const void *x, size_t n);
 
     // ---- optimizers ----------------------------------------------------------------------------
     // One Adam step of a tensor with per-operation rounding to its state dtype (specification 4.2):
@@ -182,7 +208,25 @@ typedef struct Ops {
     void (*normuon)(const struct MuonBank *bank, const struct NsMethod *method,
                     const StepState *step, void *workspace);
     size_t (*normuon_workspace)(const struct MuonBank *bank, const struct NsMethod *method);
+
+    // ---- algorithms: NULL on a device that has one for each operation --------------------------
+    // Whether the algorithm of a product that comes for the first time is chosen by timing it. Off
+    // at first: for the shapes of training and validation it is worth the time, for those of
+    // samples it is not.
+    void (*tune)(bool on);
+    // The algorithms chosen while tune was on, as text (plans.h) that the caller frees; NULL when
+    // there is no memory.
+    char *(*plans_text)(void);
+    // Products that come for the first time from now on use the algorithms that the text names for
+    // them, before those of an earlier call. False when it is for another GPU or version of the
+    // library, or is no such text.
+    bool (*plans_restore)(const char *text, Error *err);
 } Ops;
+
+static inline void ops_phase(const Ops *ops, const char *name)
+{
+    if (ops->phase) ops->phase(name);
+}
 
 extern const Ops ops_cpu;     // activations in float
 extern const Ops ops_cpu_f64; // activations in double: the tests' yardstick

@@ -4,6 +4,8 @@ enum { kRing = 4 }; // batches prepared, the one in the caller's hands counted
 
 struct Loader {
     Stream stream;         // the builder's once it runs
+    Batch one;             // a sequence of several
+    int32_t *counts;       // (vocab_size + 1) scratch of the sorting
     StreamCursor returned; // after the batch returned last; the caller's
 
     // Shared. Slot i % kRing of the ring is the builder's for i >= built, the caller's below.
@@ -17,6 +19,19 @@ struct Loader {
     StreamCursor after[kRing];
 };
 
+static bool build(Loader *l, Batch *batch)
+{
+    const int n = l->one.n_tokens;
+    bool ok = true;
+    for (int at = 0; at < batch->n_tokens && ok; at += n) {
+        ok = stream_next(&l->stream, &l->one, &l->error);
+        if (ok) batch_append(batch, at, &l->one);
+    }
+    if (!ok) return false;
+    gpt_sort_ids(batch->order, l->counts, batch->ids, batch->n_tokens, l->stream.config.vocab_size);
+    return batch->has_order = true;
+}
+
 static void *builder_main(void *argument)
 {
     Loader *l = argument;
@@ -28,7 +43,7 @@ static void *builder_main(void *argument)
         }
         int slot = (int)(l->built % kRing);
         pthread_mutex_unlock(&l->lock);
-        bool ok = stream_next(&l->stream, &l->batch[slot], &l->error);
+        bool ok = build(l, &l->batch[slot]);
         l->after[slot] = l->stream.at;
         pthread_mutex_lock(&l->lock);
         l->built += ok;
@@ -68,15 +83,19 @@ static void loader_free(Loader *l)
     pthread_mutex_destroy(&l->lock);
     stream_close(&l->stream);
     for (int i = 0; i < kRing; i++) batch_free(&l->batch[i]);
+    batch_free(&l->one);
+    free(l->counts);
     free(l);
 }
 
-static bool batches_alloc(Loader *l, int n_tokens, Error *err)
+static bool batches_alloc(Loader *l, const StreamConfig *config, Error *err)
 {
-    for (int i = 0; i < kRing; i++)
-        if (!batch_alloc(&l->batch[i], n_tokens))
-            return fail(err, "no memory for micro-batches of %d tokens", n_tokens);
-    return true;
+    const int sequences = config->sequences > 1 ? config->sequences : 1;
+    const int n_tokens = sequences * config->micro_batch;
+    bool ok = batch_alloc(&l->one, config->micro_batch, 1);
+    l->counts = calloc((size_t)config->vocab_size + 1, sizeof *l->counts);
+    for (int i = 0; i < kRing && ok; i++) ok = batch_alloc(&l->batch[i], n_tokens, sequences);
+    return (ok && l->counts) || fail(err, "no memory for micro-batches of %d tokens", n_tokens);
 }
 
 bool loader_open(Loader **loader, const StreamConfig *config, const StreamCursor *start, Error *err)
@@ -86,8 +105,7 @@ bool loader_open(Loader **loader, const StreamConfig *config, const StreamCursor
     if (!l) return fail(err, "no memory for the loader");
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->changed, NULL);
-    bool ok =
-        stream_open(&l->stream, config, start, err) && batches_alloc(l, config->micro_batch, err);
+    bool ok = stream_open(&l->stream, config, start, err) && batches_alloc(l, config, err);
     if (ok) {
         l->returned = l->stream.at;
         if (pthread_create(&l->builder, NULL, builder_main, l) != 0)

@@ -1,4 +1,5 @@
-// Training batches ahead of time: a thread draws from the stream (stream.h) and keeps the next few
+// Training batches ahead of time: a thread draws from the stream (stream.h), puts config->sequences
+// micro-batches of it side by side, sorts the positions by token, and keeps the next few batches
 // ready, so that loader_next returns at once. One thread calls the functions below.
 #ifndef RUN_LOADER_H
 #define RUN_LOADER_H

@@ -277,7 +277,12 @@ void log_step(Log *log, const LogStep *s)
                      "step:%d/%d train_time:%.0fms step_avg:%.2fms train_loss:%.4f tokens/s:%.0f",
                      s->step, s->total, s->train_ms, s->train_ms / s->step, s->loss,
                      s->tokens_per_second);
-    if (isfinite(s->mfu)) snprintf(line + n, sizeof line - (size_t)n, " mfu:%.1f%%", 100 * s->mfu);
+    if (isfinite(s->mfu))
+        n += snprintf(line + n, sizeof line - (size_t)n, " mfu:%.1f%%", 100 * s->mfu);
+    else if (isfinite(s->mfu_measured))
+        n += snprintf(line + n, sizeof line - (size_t)n, " mfu:n/a");
+    if (isfinite(s->mfu_measured))
+        snprintf(line + n, sizeof line - (size_t)n, " mfu_measured:%.1f%%", 100 * s->mfu_measured);
     put_line(log, line, is_shown(s->step, s->total));
 
     series_add(&log->train, s->step, s->loss);
@@ -290,6 +295,7 @@ void log_step(Log *log, const LogStep *s)
     log_number(log, "tokens", (double)s->tokens);
     log_number(log, "tokens_per_second", s->tokens_per_second);
     log_number(log, "mfu", s->mfu);
+    log_number(log, "mfu_measured", s->mfu_measured);
     log_end(log);
 
     double now = now_seconds(CLOCK_MONOTONIC);

@@ -3,6 +3,7 @@
 //
 //   step:0/2245 val_loss:10.8258 train_time:0ms step_avg:0.03ms
 //   step:1/2245 train_time:118ms step_avg:117.98ms train_loss:10.8258 tokens/s:2222000 mfu:41.2%
+//       mfu_measured:51.6%   (the same line)
 //
 // log.txt has every line. On standard output, lines of training steps are thinned out: the first
 // five, the last, and about fifty between. The progress line goes to standard error, and only when
@@ -30,9 +31,12 @@ typedef struct {
     double train_ms; // of training so far, validations left out
     double loss;     // mean per token
     double lr_factor, momentum;
-    int window_long;               // tokens
-    int64_t tokens;                // trained on so far
-    double tokens_per_second, mfu; // of this step; mfu as a fraction, NAN when the peak is unknown
+    int window_long;          // tokens
+    int64_t tokens;           // trained on so far
+    double tokens_per_second; // of this step
+    // Of this step, as fractions (mfu.h): of the peak that the device's name promises, and of what
+    // a product reached at start-up; NAN when not known.
+    double mfu, mfu_measured;
 } LogStep;
 
 // The folder of a run below `root`, made when it is a new one. `name` "" is <recipe>-<n>: the next

@@ -47,6 +47,7 @@ bool optimizer_create(Optimizer *optimizer, Gpt *gpt, Error *err)
     if (ok) {
         wanted = work;
         optimizer->bytes += work;
+        optimizer->work_bytes = work;
         ok = (optimizer->work = ops->mem_alloc(work)) != NULL;
     }
     if (ok) return true;
@@ -65,6 +66,17 @@ void optimizer_free(Optimizer *optimizer)
     }
     ops->mem_free(optimizer->work);
     memset(optimizer, 0, sizeof *optimizer);
+}
+
+void optimizer_clear(Optimizer *optimizer)
+{
+    for (int i = 0; i < GPT_BANKS; i++) {
+        const GptBank *b = gpt_bank(optimizer->gpt, (BankId)i);
+        const Ops *ops = gpt_ops(optimizer->gpt);
+        const size_t size = dtype_size(b->dtype);
+        ops->mem_zero(optimizer->first[i], gpt_bank_size(b) * size);
+        ops->mem_zero(optimizer->second[i], second_size(optimizer, (BankId)i) * size);
+    }
 }
 
 static void adam_step(Optimizer *optimizer, BankId id)
@@ -90,6 +102,7 @@ void optimizer_step(Optimizer *optimizer, int step)
 {
     Gpt *gpt = optimizer->gpt;
     const Recipe *r = gpt_recipe(gpt);
+    ops_phase(gpt_ops(gpt), "optimizer");
     if (recipe_adam_updates(r, step))
         for (int i = 0; i < GPT_BANKS; i++)
             if (!gpt_bank(gpt, (BankId)i)->muon) {
@@ -102,4 +115,5 @@ void optimizer_step(Optimizer *optimizer, int step)
             gpt_ops(gpt)->normuon(&bank, &r->method, gpt_step_state(gpt), optimizer->work);
             clear_gradient_and_refresh(gpt, (BankId)i);
         }
+    ops_phase(gpt_ops(gpt), NULL);
 }

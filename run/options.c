@@ -24,6 +24,12 @@ static const Field table[] = {
     FIELD_C(Options, storage, "recipe|real",
             "types of parameters and optimizer state: the recipe's, or the precision of the "
             "arithmetic"),
+    N(gpus, 0, 1024,
+      "GPUs of this node to train on, a process each; 0 is one, or what torchrun, "
+      "mpirun or srun started"),
+    N(ranks, 0, 64, "the same on CPUs: processes that share the work"),
+    N(nodes, 1, 1024, "machines that do so; MASTER_ADDR and MASTER_PORT tell where the first is"),
+    N(node, 0, 1023, "which of them this is, from 0"),
     N(steps, 0, 100000000, "stop after so many steps of an unchanged schedule; 0 is all of it"),
     N(seed, 0, 9007199254740992.0, "of the initial weights and the samples"),
     N(epochs, 0, 1000000,
@@ -32,8 +38,18 @@ static const Field table[] = {
     N(keep, 1, 1000, "checkpoints to keep, the newest"),
     N(samples, 0, 64, "texts to write at the end"),
     N(sample_tokens, 1, 65536, "tokens in each"),
+    S(init_from, "PATH", "start a new run from the weights of a checkpoint, a run or an export"),
+    S(hellaswag, "FILE", "score these items, JSON lines, at every validation"),
+    N(hellaswag_items, 0, 100000000, "items to score, from the file's beginning; 0 is all"),
+    N(sample_every, 0, 100000000, "steps between samples; 0 is at the end only"),
+    S(sample_prompt, "TEXT", "what the samples continue; without it, they begin documents"),
     FIELD_X(Options, temperature, 0, 10, "of the samples; 0 takes the likeliest token"),
     N(threads, 0, 1024, "CPU threads; 0 is one per core"),
+    FIELD_C(Options, kernels, "auto|portable",
+            "on a GPU: auto takes those made for it; portable those that any since sm_80 runs"),
+    FIELD_B(Options, deterministic,
+            "on a GPU: choose the algorithms of products by the library's order, not by timing, so "
+            "that two runs agree to the last bit"),
     FIELD_B(Options, print_recipe, "print the recipe with its changes, and stop"),
     FIELD_B(Options, help, "print this, and stop"),
     FIELD_B(Options, version, "print the version, and stop"),
@@ -43,6 +59,8 @@ static const Field table[] = {
 static const Options defaults = {
     .device = "auto",
     .storage = "recipe",
+    .kernels = "auto",
+    .nodes = 1,
     .seed = 1,
     .epochs = 1,
     .checkpoint_every = 250,
@@ -113,11 +131,26 @@ bool options_parse(Options *options, int argc, char *const argv[], Error *err)
     return true;
 }
 
+static bool changes(const Options *options, const char *field)
+{
+    return options->change[field_find(recipe_fields(), field) - recipe_fields()] != NULL;
+}
+
+// Larger or smaller micro-batches of whole sequences make a step of as many fewer or more.
+static void keep_tokens_of_step(const Options *options, long long tokens, Recipe *recipe)
+{
+    if (changes(options, "micro_batch") && !changes(options, "micro_batches") &&
+        recipe->micro_batch % recipe->sequence == 0 && tokens % recipe->micro_batch == 0)
+        recipe->micro_batches = (int)(tokens / recipe->micro_batch);
+}
+
 bool options_apply(const Options *options, Recipe *recipe, Error *err)
 {
+    const long long tokens = (long long)recipe->micro_batch * recipe->micro_batches;
     for (int i = 0; recipe_fields()[i].name; i++)
         if (options->change[i] && !field_set(&recipe_fields()[i], recipe, options->change[i], err))
             return false;
+    keep_tokens_of_step(options, tokens, recipe);
     return recipe_finish(recipe, err);
 }
 

@@ -23,6 +23,8 @@ typedef struct {
     char resume[1024]; // a checkpoint; "latest": the newest in the run's folder; "": a fresh run
     char device[8];    // auto, cpu, cuda
     char storage[8];   // recipe or real
+    int gpus, ranks;   // processes to start on this node, on GPUs or CPUs; 0: none
+    int nodes, node;   // nodes that do so, and which this is
     int steps;         // stop after so many steps of the schedule; 0: all of it
     int64_t seed;
     int epochs; // passes over the training shards at most, 1 by default; 0: as many as the steps
@@ -30,8 +32,15 @@ typedef struct {
     int checkpoint_every; // 0: at the end only
     int keep;             // checkpoints kept
     int samples, sample_tokens;
+    char init_from[1024];     // a checkpoint or an export whose weights a fresh run starts from
+    char hellaswag[1024];     // items to score at every validation
+    int hellaswag_items;      // the first so many; 0: all
+    int sample_every;         // steps between samples; 0: at the end only
+    char sample_prompt[1024]; // what they continue; "": a document's beginning
     double temperature;
-    int threads; // 0: one per core
+    int threads;        // 0: one per core
+    char kernels[16];   // auto or portable
+    bool deterministic; // products by the library's order, not by timing
     bool print_recipe, help, version;
     // The recipe's fields that were given, by their place in recipe_fields(); NULL: not given. They
     // point into argv.

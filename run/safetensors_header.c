@@ -245,7 +245,8 @@ bool safetensors_header_parse(SafetensorsHeader *header, const char *text, size_
     *header = (SafetensorsHeader){0};
     header->names = malloc(length + 1);
     if (!header->names) return fail(err, "out of memory for a header of %zu bytes", length);
-    Json json = {text, text, text + length, header->names, err};
+    Json json = {.text = text, .at = text, .end = text + length, .room = header->names, .err = err};
+    json.name = "the header";
     if (parse_object(&json, header) && check_whole(header, data_bytes, err)) return true;
     safetensors_header_free(header);
     return false;

@@ -3,51 +3,115 @@
 #include <math.h>
 #include <stdlib.h>
 
-// splitmix64; a uniform number in [0, 1).
-static double random_uniform(uint64_t *state)
+#include "../ops/exp.h"
+#include "../ops/random.h"
+
+typedef struct {
+    float weight;
+    int token;
+} Candidate;
+
+// The likelier first; of equals the smaller token.
+static int likelier_first(const void *a, const void *b)
 {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    const Candidate *x = a, *y = b;
+    if (x->weight != y->weight) return x->weight < y->weight ? 1 : -1;
+    return (x->token > y->token) - (x->token < y->token);
 }
 
-// A token with probability softmax(logits / temperature); u in [0, 1) decides.
-static int draw(float *logits, int n, double temperature, double u)
+// Moves the k likeliest of n candidates to the front, in any order (Hoare's selection).
+static void select_likeliest(Candidate *c, int n, int k)
+{
+    int low = 0, high = n - 1;
+    while (low < high) {
+        const Candidate pivot = c[low + (high - low) / 2];
+        int i = low, j = high;
+        while (i <= j) {
+            while (likelier_first(&c[i], &pivot) < 0) i++;
+            while (likelier_first(&pivot, &c[j]) < 0) j--;
+            if (i > j) break;
+            const Candidate swap = c[i];
+            c[i++] = c[j];
+            c[j--] = swap;
+        }
+        if (k <= j)
+            high = j;
+        else if (k > i)
+            low = i;
+        else
+            return;
+    }
+}
+
+static double total(const Candidate *c, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)c[i].weight;
+    return sum;
+}
+
+// Draws among the candidates that top_k and top_p leave; `sum` is that of all n weights.
+static int draw_restricted(const Sampler *s, const float *weight, int n, double sum, double u)
+{
+    Candidate *c = malloc((size_t)n * sizeof *c);
+    if (!c) return -1;
+    // A nucleus has no token whose probability is below (1 - top_p) / n: all such together have
+    // less than what it leaves out. So few need sorting. Under top_k its share is of the k alone.
+    const double least = s->top_k > 0 ? 0 : (1 - s->top_p) * sum / n;
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        if ((double)weight[i] >= least) c[count++] = (Candidate){weight[i], i};
+    if (s->top_k > 0 && s->top_k < count) {
+        select_likeliest(c, count, s->top_k);
+        count = s->top_k;
+    }
+    qsort(c, (size_t)count, sizeof *c, likelier_first);
+    const double enough = s->top_p * (s->top_k > 0 ? total(c, count) : sum);
+    double kept = 0;
+    int used = 0;
+    while (used < count && (used == 0 || kept < enough)) kept += (double)c[used++].weight;
+    double rest = u * kept;
+    int drawn = 0;
+    while (drawn + 1 < used && (rest -= (double)c[drawn].weight) >= 0) drawn++;
+    const int token = c[drawn].token;
+    free(c);
+    return token;
+}
+
+int sample_token(Sampler *sampler, float *logits, int n)
 {
     int best = 0;
-    for (int i = 1; i < n; i++)
-        if (logits[i] > logits[best]) best = i;
-    if (temperature <= 0) return best;
-    const double max = logits[best];
-    double sum = 0;
-    for (int i = 0; i < n; i++) sum += exp((logits[i] - max) / temperature);
-    double rest = u * sum;
+    bool valid = true;
     for (int i = 0; i < n; i++) {
-        rest -= exp((logits[i] - max) / temperature);
-        if (rest < 0) return i;
+        valid = valid && isfinite(logits[i]);
+        if (logits[i] > logits[best]) best = i;
     }
+    if (!valid) return -1;
+    if (sampler->temperature <= 0) return best;
+    const float max = logits[best], inverse = (float)fmin(1 / sampler->temperature, 1e30);
+    const double u = random_uniform(&sampler->seed);
+    double sum = 0;
+    for (int i = 0; i < n; i++) logits[i] = exp_f32((logits[i] - max) * inverse);
+    for (int i = 0; i < n; i++) sum += (double)logits[i];
+    if (sampler->top_p < 1 || (sampler->top_k > 0 && sampler->top_k < n))
+        return draw_restricted(sampler, logits, n, sum, u);
+    double rest = u * sum;
+    for (int i = 0; i < n; i++)
+        if ((rest -= (double)logits[i]) < 0) return i;
     return best;
 }
 
-int sample_document(Gpt *gpt, uint64_t seed, double temperature, int max_tokens, char *text)
+bool sample_continue(GptDecode *decode, float *logits, Sampler *sampler, int max_tokens,
+                     SampleEmit *emit, void *context, int *count, Error *err)
 {
-    const int vocab = gpt_recipe(gpt)->vocab_size, bos = vocab - 1;
-    if (max_tokens >= gpt_max_tokens(gpt)) max_tokens = gpt_max_tokens(gpt) - 1;
-    int32_t *ids = malloc(sizeof *ids * ((size_t)max_tokens + 1));
-    float *logits = malloc(sizeof *logits * (size_t)vocab);
-    int n = 0;
-    bool ok = ids && logits;
-    if (ok) ids[0] = bos;
-    while (ok && n < max_tokens) {
-        ok = gpt_next_logits(gpt, ids, n + 1, logits);
-        if (!ok) break;
-        const int token = draw(logits, vocab, temperature, random_uniform(&seed));
-        if (token == bos) break;
-        text[n++] = (char)token;
-        ids[n] = token;
+    const int vocab = gpt_decode_vocabulary(decode), end_of_text = vocab - 1;
+    *count = 0;
+    while (*count < max_tokens) {
+        const int32_t token = sample_token(sampler, logits, vocab);
+        if (token < 0) return fail(err, "the model's logits are not numbers, or memory is short");
+        if (token == end_of_text || !emit(context, token)) break;
+        if (++*count == max_tokens || gpt_decode_room(decode) == 0) break;
+        if (!gpt_decode_append(decode, &token, 1, logits, err)) return false;
     }
-    free(ids);
-    free(logits);
-    return ok ? n : -1;
+    return true;
 }

@@ -3,23 +3,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char format_name[] = "turbomuon.c training state 1";
+static const char format_name[] = "turbomuon.c training state 1", plans_key[] = "gemm_plans";
 
 enum { MAX_TENSORS = GPT_BANKS * 4 + 1, NAME_SIZE = 48 };
 
 typedef struct {
     SafetensorsTensor tensor;
     char name[NAME_SIZE];
-    void *device; // where it lies on the device, NULL for the unigram's counts
+    BankId bank; // GPT_BANKS for the unigram's counts
+    StatePart part;
     size_t bytes;
 } StateTensor;
 
-static void add(StateTensor *list, int *n, const char *bank, const char *suffix,
-                SafetensorsDType type, int ndim, const int64_t *shape, void *device)
+static void add(StateTensor *list, int *n, const char *name, const char *suffix,
+                SafetensorsDType type, int ndim, const int64_t *shape, BankId bank, StatePart part)
 {
     StateTensor *t = &list[(*n)++];
-    *t = (StateTensor){.device = device, .bytes = safetensors_dtype_size(type)};
-    snprintf(t->name, sizeof t->name, "%s%s", bank, suffix);
+    *t = (StateTensor){.bank = bank, .part = part, .bytes = safetensors_dtype_size(type)};
+    snprintf(t->name, sizeof t->name, "%s%s", name, suffix);
     t->tensor = (SafetensorsTensor){.name = t->name, .dtype = type, .ndim = ndim};
     for (int i = 0; i < ndim; i++) {
         t->tensor.shape[i] = shape[i];
@@ -35,25 +36,56 @@ static int list_tensors(const TrainState *state, StateTensor *list)
         const GptBank *b = gpt_bank(state->gpt, (BankId)i);
         const SafetensorsDType type = (SafetensorsDType)b->dtype;
         const int64_t shape[3] = {b->count, b->rows, b->cols}, columns[2] = {b->count, b->cols};
-        void *first = state->optimizer->first[i], *second = state->optimizer->second[i];
-        add(list, &n, b->name, "", type, 3, shape, b->param);
+        const BankId id = (BankId)i;
+        add(list, &n, b->name, "", type, 3, shape, id, STATE_PARAM);
         if (b->muon) {
-            add(list, &n, b->name, ".momentum", type, 3, shape, first);
-            add(list, &n, b->name, ".second_moment", type, 2, columns, second);
+            add(list, &n, b->name, ".momentum", type, 3, shape, id, STATE_FIRST);
+            add(list, &n, b->name, ".second_moment", type, 2, columns, id, STATE_SECOND);
         } else {
-            add(list, &n, b->name, ".adam_m", type, 3, shape, first);
-            add(list, &n, b->name, ".adam_v", type, 3, shape, second);
-            add(list, &n, b->name, ".grad", type, 3, shape, b->grad);
+            add(list, &n, b->name, ".adam_m", type, 3, shape, id, STATE_FIRST);
+            add(list, &n, b->name, ".adam_v", type, 3, shape, id, STATE_SECOND);
+            add(list, &n, b->name, ".grad", type, 3, shape, id, STATE_GRAD);
         }
     }
-    add(list, &n, "unigram", "", ST_I64, 1, (int64_t[]){state->unigram->vocab_size}, NULL);
+    add(list, &n, "unigram", "", ST_I64, 1, (int64_t[]){state->unigram->vocab_size}, GPT_BANKS,
+        STATE_PARAM);
     return n;
 }
 
 static void free_staged(StateTensor *list, int n)
 {
     for (int i = 0; i < n; i++)
-        if (list[i].device) free((void *)list[i].tensor.data);
+        if (list[i].bank != GPT_BANKS) free((void *)list[i].tensor.data);
+}
+
+// Where a tensor lies on the device of a run alone.
+static void *device_tensor(const TrainState *state, const StateTensor *t)
+{
+    const GptBank *b = gpt_bank(state->gpt, t->bank);
+    return t->part == STATE_PARAM   ? b->param
+           : t->part == STATE_GRAD  ? b->grad
+           : t->part == STATE_FIRST ? state->optimizer->first[t->bank]
+                                    : state->optimizer->second[t->bank];
+}
+
+static bool get_tensor(const TrainState *state, const StateTensor *t, void *host, Error *err)
+{
+    if (state->sharded) return sharded_get(state->sharded, t->bank, t->part, host, err);
+    gpt_ops(state->gpt)->mem_get(host, device_tensor(state, t), t->bytes);
+    return true;
+}
+
+static void put_tensor(const TrainState *state, const StateTensor *t, const void *host)
+{
+    if (state->sharded)
+        sharded_put(state->sharded, t->bank, t->part, host);
+    else
+        gpt_ops(state->gpt)->mem_put(device_tensor(state, t), host, t->bytes);
+}
+
+static bool is_first_rank(const TrainState *state)
+{
+    return !state->sharded || state->sharded->comm->rank == 0;
 }
 
 // Numbers that travel as metadata: name, place, and whether it is a double.
@@ -92,6 +124,16 @@ static void print_coeffs(const NsMethod *m, char text[COEFFS_SIZE])
                                  m->coeff[i].a, m->coeff[i].b, m->coeff[i].c);
 }
 
+static bool put_plans(const Ops *ops, Metadata *metadata, Error *err)
+{
+    if (!ops->plans_text) return true;
+    char *text = ops->plans_text();
+    const bool ok = text ? metadata_put_string(metadata, plans_key, text, err)
+                         : fail(err, "out of memory for the metadata of a checkpoint");
+    free(text);
+    return ok;
+}
+
 static bool put_metadata(const TrainState *state, Metadata *metadata, Error *err)
 {
     const Recipe *r = gpt_recipe(state->gpt);
@@ -104,7 +146,8 @@ static bool put_metadata(const TrainState *state, Metadata *metadata, Error *err
 
     char coeffs[COEFFS_SIZE];
     print_coeffs(&r->method, coeffs);
-    bool ok = metadata_put_string(metadata, "format", format_name, err) &&
+    bool ok = put_plans(gpt_ops(state->gpt), metadata, err) &&
+              metadata_put_string(metadata, "format", format_name, err) &&
               metadata_put_string(metadata, "ns_coeffs", coeffs, err) &&
               metadata_put_string(metadata, "storage", real ? "real" : "recipe", err) &&
               metadata_put_string(metadata, "recipe", r->name, err);
@@ -140,16 +183,36 @@ static bool all_finite(const void *data, SafetensorsDType type, size_t bytes)
 static bool stage(const TrainState *state, StateTensor *t, Error *err)
 {
     if (t->bytes == 0) return true;
+    if (!is_first_rank(state)) return get_tensor(state, t, NULL, err);
     void *staged = malloc(t->bytes);
     t->tensor.data = staged;
     if (!staged) return fail(err, "out of memory while saving step %d", state->step);
-    gpt_ops(state->gpt)->mem_get(staged, t->device, t->bytes);
+    if (!get_tensor(state, t, staged, err)) return false;
     return all_finite(staged, t->tensor.dtype, t->bytes) ||
            fail(err,
                 "step %d left numbers in %s that are infinite or not numbers: it is not saved "
                 "(earlier checkpoints are intact); resume from the last one with a lower "
                 "learning rate",
                 state->step, t->name);
+}
+
+// What each rank counted goes to rank 0.
+static void gather_unigram(const TrainState *state)
+{
+    enum { PIECE = 4096 };
+    Unigram *u = state->unigram;
+    double sum[PIECE];
+    if (!state->sharded) return;
+    u->total = 0;
+    for (int first = 0; first < u->vocab_size; first += PIECE) {
+        const int n = u->vocab_size - first < PIECE ? u->vocab_size - first : PIECE;
+        for (int i = 0; i < n; i++) sum[i] = (double)u->count[first + i];
+        comm_sum(state->sharded->comm, sum, n);
+        for (int i = 0; i < n; i++) {
+            u->count[first + i] = is_first_rank(state) ? (int64_t)sum[i] : 0;
+            u->total += u->count[first + i];
+        }
+    }
 }
 
 bool state_save(const TrainState *state, const char *folder, int keep, char path[FILE_PATH_MAX],
@@ -159,16 +222,18 @@ bool state_save(const TrainState *state, const char *folder, int keep, char path
     SafetensorsTensor tensors[MAX_TENSORS];
     Metadata metadata = {0};
     const int n = list_tensors(state, list);
+    gather_unigram(state);
     bool ok =
         put_metadata(state, &metadata, err) && checkpoint_path(path, folder, state->step, err);
     for (int i = 0; i < n; i++) {
-        if (!list[i].device)
+        if (list[i].bank == GPT_BANKS)
             list[i].tensor.data = state->unigram->count;
         else
             ok = ok && stage(state, &list[i], err);
         tensors[i] = list[i].tensor;
     }
-    ok = ok && checkpoint_save(folder, state->step, tensors, n, &metadata, keep, err);
+    if (ok && is_first_rank(state))
+        ok = checkpoint_save(folder, state->step, tensors, n, &metadata, keep, err);
     free_staged(list, n);
     metadata_free(&metadata);
     return ok;
@@ -185,8 +250,9 @@ bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, E
         !metadata_get_string(metadata, "format", &format, err) ||
         !recipe_find(recipe, recipe_name(0), err))
         return false;
-    if (strcmp(format, format_name) || (strcmp(storage, "real") && strcmp(storage, "recipe")) ||
-        strchr(name, '/') || name[0] == '.')
+    if ((strcmp(format, format_name) && strcmp(format, "turbomuon.c weights 1")) ||
+        (strcmp(storage, "real") && strcmp(storage, "recipe")) || strchr(name, '/') ||
+        name[0] == '.')
         return fail(err, "%.200s is not a checkpoint of this version", file->path);
     snprintf(recipe->name, sizeof recipe->name, "%s", name);
     *real_storage = !strcmp(storage, "real");
@@ -198,6 +264,11 @@ bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, E
                         why.text);
     }
     return true;
+}
+
+const char *state_plans(const Safetensors *file)
+{
+    return metadata_find(&file->header.metadata, plans_key);
 }
 
 // Whether a method chosen by the same names as in the checkpoint has the same coefficients. Others,
@@ -216,7 +287,6 @@ static bool same_coeffs(const Recipe *r, const Metadata *metadata)
 
 bool state_load(TrainState *state, const Safetensors *file, Error *err)
 {
-    const Ops *ops = gpt_ops(state->gpt);
     const Metadata *metadata = &file->header.metadata;
     StateTensor list[MAX_TENSORS];
     StateNumber numbers[N_NUMBERS];
@@ -245,14 +315,15 @@ bool state_load(TrainState *state, const Safetensors *file, Error *err)
         void *staged = malloc(list[i].bytes + 1);
         bool ok = staged != NULL || fail(err, "out of memory while loading %s", file->path);
         ok = ok && safetensors_read(file, t->name, t->dtype, t->ndim, t->shape, staged, err);
-        if (ok && list[i].device) ops->mem_put(list[i].device, staged, list[i].bytes);
-        if (ok && !list[i].device) memcpy(state->unigram->count, staged, list[i].bytes);
+        if (ok && list[i].bank != GPT_BANKS) put_tensor(state, &list[i], staged);
+        if (ok && list[i].bank == GPT_BANKS && is_first_rank(state))
+            memcpy(state->unigram->count, staged, list[i].bytes);
         free(staged);
         if (!ok) return false;
     }
     state->unigram->total = 0;
     for (int i = 0; i < state->unigram->vocab_size; i++)
         state->unigram->total += state->unigram->count[i];
-    for (int i = 0; i < GPT_BANKS; i++) gpt_load_weights(state->gpt, (BankId)i);
+    for (int i = 0; i < GPT_BANKS && !state->sharded; i++) gpt_load_weights(state->gpt, (BankId)i);
     return true;
 }

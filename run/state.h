@@ -10,12 +10,14 @@
 
 #include "checkpoint.h"
 #include "optimizer.h"
+#include "sharded.h"
 #include "stream.h"
 #include "unigram.h"
 
 typedef struct {
     Gpt *gpt;
-    Optimizer *optimizer;
+    Optimizer *optimizer;      // of a run alone;
+    ShardedOptimizer *sharded; // of a run of ranks: the other is NULL
     Unigram *unigram;
     int step;            // training steps done
     StreamCursor cursor; // of the next batch
@@ -23,14 +25,19 @@ typedef struct {
     double train_ms;
 } TrainState;
 
-// Saves to the folder and removes old checkpoints beyond `keep` (checkpoint.h); path receives the
+// All ranks call it, and rank 0 does the rest of this with what the others send it:
+// saves to the folder and removes old checkpoints beyond `keep` (checkpoint.h); path receives the
 // file's name.
 bool state_save(const TrainState *state, const char *folder, int keep, char path[FILE_PATH_MAX],
                 Error *err);
-// The recipe that a checkpoint was trained with, not yet finished (recipe_finish), and whether its
-// storage was "real".
+// The recipe that a checkpoint, or an export (weights.h), was trained with, not yet finished
+// (recipe_finish), and whether its storage was "real".
 bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, Error *err);
-// Fills a state whose gpt, optimizer and unigram exist, for the same recipe's shapes.
+// The algorithms of the device's products (Ops.plans_text) that the checkpoint was trained with, or
+// NULL; as long-lived as the file's header.
+const char *state_plans(const Safetensors *file);
+// Fills a state whose gpt, optimizer and unigram exist, for the same recipe's shapes. Every rank
+// reads the file; how many ranks wrote it does not matter. The counts of the unigram go to rank 0.
 bool state_load(TrainState *state, const Safetensors *file, Error *err);
 
 #endif

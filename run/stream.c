@@ -98,7 +98,10 @@ static bool collect(const Shard *shard, const StreamConfig *c, int64_t *doc, Bat
         }
         n += length;
     }
-    if (batch) batch->n_docs = docs;
+    if (batch) {
+        memcpy(batch->targets, batch->ids + 1, (size_t)c->micro_batch * sizeof *batch->ids);
+        batch->n_docs = docs;
+    }
     return true;
 }
 

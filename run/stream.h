@@ -26,6 +26,7 @@ typedef struct {
     int max_doc;     // tokens that a document is cut to
     int rank, world; // W
     int epochs;      // passes over the shards, 0: without end
+    int sequences;   // micro-batches that the loader puts side by side into one batch; 0 is 1
     int64_t total;   // micro-batches of all ranks that the run draws from its very start to its
                      // end, 0: unknown; data that cannot hold them are refused at once
 } StreamConfig;

@@ -35,7 +35,7 @@ bool val_open(Val *val, const ValConfig *config, Error *err)
     bool ok = shard_open(&val->shard, list.path[0], c->vocab_size, err) &&
               set_tokens(val, list.path[0], err);
     shard_list_free(&list);
-    if (ok && !batch_alloc(&val->batch, c->chunk))
+    if (ok && !batch_alloc(&val->batch, c->chunk, 1))
         ok = fail(err, "no memory for validation chunks of %d tokens", c->chunk);
     if (!ok) val_close(val);
     return ok;
@@ -51,6 +51,7 @@ const Batch *val_batch(Val *val, int call)
     uint16_t bos = (uint16_t)(val->config.vocab_size - 1);
     int docs = 0;
     for (int i = 0; i <= n; i++) batch->ids[i] = token[i];
+    for (int i = 0; i < n; i++) batch->targets[i] = token[i + 1];
     for (int i = 1; i < n; i++)
         if (token[i] == bos) batch->cu[++docs] = i;
     batch->cu[++docs] = n;

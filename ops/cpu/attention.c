@@ -3,6 +3,7 @@
 #include "cpu.h"
 
 enum { MAX_HEAD_DIM = 128, KEY_BLOCK = 64 };
+enum { PARALLEL_KEYS = 64 }; // fewer, for one query, are not worth waking threads for
 
 // The loops over a head's channels are written once and compiled for the two widths that recipes
 // allow (and once for any): with d a constant they unroll into registers.
@@ -178,6 +179,23 @@ void cpu_attention_forward(void *o, void *lse, const void *qkv, const int32_t *c
 #undef CALL
             ((real *)lse)[(size_t)p * h + i] = l;
         }
+    }
+}
+
+void cpu_attention_decode(void *o, const void *qkv, int p, int first, const int32_t *window,
+                          const double *scale, int h, int d)
+{
+    const int width = h * d, start = max_int(first, p - *window);
+    const size_t stride = (size_t)3 * width;
+    const real sc = (real)*scale;
+#pragma omp parallel for if (p - start >= PARALLEL_KEYS)
+    for (int i = 0; i < h; i++) {
+        const real *q = (const real *)qkv + (size_t)p * stride + i * d;
+        const real *k = (const real *)qkv + width + i * d;
+        real *out = (real *)o + i * d;
+#define CALL(dim) attend(out, q, k, k + width, stride, start, p, sc, dim)
+        FOR_HEAD_DIM(d, CALL);
+#undef CALL
     }
 }
 

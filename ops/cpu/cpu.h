@@ -8,6 +8,7 @@
 
 #include "../../muon.h"
 #include "../../ns.h"
+#include "../exp.h"
 #include "../ops.h"
 
 #ifdef REAL_DOUBLE
@@ -17,6 +18,7 @@ typedef double real;
 #define cpu_accumulate cpu_accumulate_f64
 #define cpu_matmul cpu_matmul_f64
 #define cpu_matmul_own cpu_matmul_own_f64
+#define cpu_matmul_fp8 cpu_matmul_fp8_f64
 #define cpu_embed_forward cpu_embed_forward_f64
 #define cpu_embed_backward cpu_embed_backward_f64
 #define cpu_embed_scatter cpu_embed_scatter_f64
@@ -30,6 +32,7 @@ typedef double real;
 #define cpu_qkv_forward cpu_qkv_forward_f64
 #define cpu_qkv_backward cpu_qkv_backward_f64
 #define cpu_attention_forward cpu_attention_forward_f64
+#define cpu_attention_decode cpu_attention_decode_f64
 #define cpu_attention_backward cpu_attention_backward_f64
 #define cpu_gate_forward cpu_gate_forward_f64
 #define cpu_gate_backward cpu_gate_backward_f64
@@ -37,6 +40,7 @@ typedef double real;
 #define cpu_relu2_backward cpu_relu2_backward_f64
 #define cpu_quantize cpu_quantize_f64
 #define cpu_softcap_loss cpu_softcap_loss_f64
+#define cpu_softcap_loss_fp8 cpu_softcap_loss_fp8_f64
 #define cpu_sum cpu_sum_f64
 #define cpu_adam cpu_adam_f64
 #define cpu_normuon cpu_normuon_f64
@@ -76,22 +80,12 @@ static inline real round_stored(real x, DType t)
     return x;
 }
 
-// e^x. In float: 2^n e^r with |r| <= ln2/2 and a degree-6 polynomial, within 2 ulp, written without
-// a call or a branch so that loops over it become vector code. Underflows to 0 below -87.
 static inline real real_exp(real x)
 {
 #ifdef REAL_DOUBLE
     return exp(x);
 #else
-    float clamped = x > -87.0f ? (x < 88.0f ? x : 88.0f) : -87.0f; // a NaN too
-    float n = (clamped * 0x1.715476p+0f + 0x1.8p23f) - 0x1.8p23f;  // x / ln2 to the nearest integer
-    float r = (clamped - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;   // ln2 in two parts
-    float p =
-        1 +
-        r * (1 + r * (0.5f + r * (0x1.555556p-3f +
-                                  r * (0x1.55555p-5f + r * (0x1.1112p-7f + r * 0x1.6c2p-10f)))));
-    float y = p * f32_from_bits((uint32_t)((int32_t)n + 127) << 23);
-    return x < -87.0f ? 0.0f : x != x ? x : y;
+    return exp_f32(x);
 #endif
 }
 
@@ -142,6 +136,8 @@ void cpu_qkv_backward(void *dqkv, void *ds, void *dve, const void *dout, const v
                       const int32_t *ids, int t, int h, int d, double eps);
 void cpu_attention_forward(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
                            const int32_t *window, const double *scale, int t, int h, int d);
+void cpu_attention_decode(void *o, const void *qkv, int p, int first, const int32_t *window,
+                          const double *scale, int h, int d);
 void cpu_attention_backward(void *dqkv, void *delta, const void *d_o, const void *o,
                             const void *lse, const void *qkv, const int32_t *cu, int n_docs,
                             const int32_t *window, const double *scale, int t, int h, int d);
@@ -151,10 +147,15 @@ void cpu_gate_backward(void *d_o, void *da, void *dgate, const void *dy, const v
                        const void *a, const void *gate, int t, int h, int d, int c);
 void cpu_relu2_forward(void *r, const void *h, size_t n);
 void cpu_relu2_backward(void *dh, const void *dr, const void *h, size_t n);
-void cpu_quantize(void *y, const void *x, Fp8Format format, double scale, bool via_bf16, size_t n);
+void cpu_matmul_fp8(void *c, bool c_is_acc, const void *a, Fp8Format a_format, const void *b,
+                    Fp8Format b_format, int m, int n, int k, double alpha, double beta);
+void cpu_quantize(void *y, void *yt, const void *x, Fp8Format format, double scale, int rows,
+                  int cols);
 void cpu_softcap_loss(void *loss, void *u, const int32_t *targets, double grad_scale, int t, int v,
                       double cap, double div);
-double cpu_sum(const void *x, size_t n);
+void cpu_softcap_loss_fp8(void *loss, void *g, void *gt, void *u, const int32_t *targets,
+                          double grad_scale, double scale, int t, int v, double cap, double div);
+void cpu_sum(double *total, const void *x, size_t n);
 void cpu_adam(void *p, void *m, void *v, const void *g, DType dtype, size_t n,
               const AdamConfig *config, const StepState *step);
 void cpu_normuon(const MuonBank *bank, const NsMethod *method, const StepState *step,

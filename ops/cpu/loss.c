@@ -21,18 +21,33 @@ void cpu_relu2_backward(void *dh, const void *dr, const void *h, size_t n)
     for (size_t i = 0; i < n; i++) dx[i] = 2 * (x[i] < 0 ? 0 : x[i]) * dy[i];
 }
 
-void cpu_quantize(void *y, const void *x, Fp8Format format, double scale, bool via_bf16, size_t n)
+static real round_fp8(real x, Fp8Format format, float inverse)
+{
+    return (real)(format == FP8_E4M3 ? round_e4m3((float)x * inverse)
+                                     : round_e5m2((float)x * inverse));
+}
+
+// yt (C,R) = y (R,C)^T, in squares that stay in the first cache.
+static void transpose(real *yt, const real *y, int rows, int cols)
+{
+    enum { TILE = 16 };
+#pragma omp parallel for
+    for (int j0 = 0; j0 < cols; j0 += TILE)
+        for (int i0 = 0; i0 < rows; i0 += TILE)
+            for (int j = j0; j < cols && j < j0 + TILE; j++)
+                for (int i = i0; i < rows && i < i0 + TILE; i++)
+                    yt[(size_t)j * rows + i] = y[(size_t)i * cols + j];
+}
+
+void cpu_quantize(void *y, void *yt, const void *x, Fp8Format format, double scale, int rows,
+                  int cols)
 {
     real *out = y;
     const real *in = x;
     const float inverse = (float)(1 / scale); // the compiled reference multiplies by the reciprocal
 #pragma omp parallel for
-    for (size_t i = 0; i < n; i++) {
-        real v = via_bf16 ? (real)round_bf16((float)in[i]) : in[i];
-        out[i] = format == FP8_E4M3   ? (real)round_e4m3((float)v * inverse)
-                 : format == FP8_E5M2 ? (real)round_e5m2((float)v * inverse)
-                                      : v;
-    }
+    for (size_t i = 0; i < (size_t)rows * cols; i++) out[i] = round_fp8(in[i], format, inverse);
+    transpose(yt, y, rows, cols);
 }
 
 // One row: s = sigmoid(u/div) replaces u, then the log-sum-exp of cap s, then the gradient replaces
@@ -67,9 +82,22 @@ void cpu_softcap_loss(void *loss, void *u, const int32_t *targets, double grad_s
                                         (real)cap, (real)div);
 }
 
-double cpu_sum(const void *x, size_t n)
+void cpu_softcap_loss_fp8(void *loss, void *g, void *gt, void *u, const int32_t *targets,
+                          double grad_scale, double scale, int t, int v, double cap, double div)
+{
+    const real *du = u;
+    real *out = g;
+    const float inverse = (float)(1 / scale);
+    cpu_softcap_loss(loss, u, targets, grad_scale, t, v, cap, div);
+#pragma omp parallel for
+    for (size_t i = 0; i < (size_t)t * v; i++)
+        out[i] = round_fp8((real)round_bf16((float)du[i]), FP8_E5M2, inverse);
+    transpose(gt, g, t, v);
+}
+
+void cpu_sum(double *total, const void *x, size_t n)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += (double)((const real *)x)[i];
-    return sum;
+    *total += sum;
 }

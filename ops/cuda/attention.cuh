@@ -13,9 +13,8 @@
 #include "cuda.cuh"
 #include "ptx.cuh"
 
-// Host: whether the wgmma kernels run on this GPU and in this build; cuda_portable_attention, off
-// by default, forces mma.sync.
-extern bool cuda_portable_attention;
+// Host: whether the wgmma kernels run on this GPU, in this build, and are wanted (cuda_portable);
+// else mma.sync does.
 bool attention_has_wgmma(void);
 
 constexpr int kTile = 64, kGroup = 128, kPanelBytes = kTile * 128; // threads of a warpgroup

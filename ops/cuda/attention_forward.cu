@@ -12,8 +12,6 @@
 // % of 4.25 TB/s at a window of 128 tokens; 450 TFLOP/s of visible pairs, 45 % of 989, at 1664.
 #include "attention.cuh"
 
-bool cuda_portable_attention;
-
 constexpr int kHopperGroups = 2;
 
 template <int D, bool kWgmma, int kGroups>
@@ -139,7 +137,7 @@ bool attention_has_wgmma(void)
             cudaFuncGetAttributes(&attributes, attention_forward_kernel<64, true, kHopperGroups>));
         return major == 9 && attributes.ptxVersion >= 90;
     }();
-    return built && !cuda_portable_attention;
+    return built && !cuda_portable();
 }
 
 extern "C" void cuda_attention_forward(void *o, void *lse, const void *qkv, const int32_t *cu,

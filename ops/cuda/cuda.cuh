@@ -7,6 +7,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include "device.h"
 #include "ops_cuda.h"
 
 typedef __nv_bfloat16 bf16;
@@ -22,11 +23,18 @@ void cuda_check(cudaError_t status, const char *call, const char *file, int line
 // After a kernel<<<...>>>: a refused launch. An error while it runs shows at a later call.
 #define CHECK_LAUNCH() CUDA_CHECK(cudaGetLastError())
 
-// The stream of all operations, and scratch that any operation may use from its first kernel to its
+// Besides the stream (device.h), scratch that any operation may use from its first kernel to its
 // last: operations run in call order. Both are made by ops_cuda_find and never move.
-cudaStream_t cuda_stream(void);
 void *cuda_scratch(void);
 constexpr size_t kScratchBytes = 16 << 20;
+
+// What ops_cuda_configure set (device.h), `portable` also on a GPU that is not Hopper.
+bool cuda_portable(void);
+bool cuda_deterministic(void);
+
+// Whether the device multiplies fp8. Where it does not, fp8 numbers are held as the bf16 of the same
+// value, so that a bf16 product of them is the fp8 product.
+inline bool cuda_fp8(void) { return !cuda_portable(); }
 
 constexpr int kWarp = 32;
 // Kernels that also sum into a few numbers run as this many blocks at most, whatever the GPU: four

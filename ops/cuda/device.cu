@@ -1,17 +1,39 @@
 // The CUDA device: finding a GPU, its memory, and the table of its operations.
 #include "device.h"
 
-#include "cuda.cuh"
+#include <atomic>
+#include <mutex>
+
+#include "lt.cuh"
+
+#if __has_include(<nvtx3/nvToolsExt.h>)
+#include <nvtx3/nvToolsExt.h>
+#define HAVE_NVTX
+#endif
 
 namespace
 {
 
 struct Device {
-    bool found;
+    bool found, hopper;
     int index;
+    CudaConfig config;
     cudaStream_t stream;
     void *scratch;
+    std::atomic<long> waits, allocations;
 } device;
+
+// What mem_put has copied from the host and the GPU has not yet: slots of pinned memory, used in
+// turn. A step of the speedrun puts 32 times 128 KiB, so that the host can be steps ahead.
+constexpr size_t kSlotBytes = 128 << 10;
+constexpr int kSlots = 128;
+
+struct Staging {
+    std::mutex lock;
+    char *memory;               // kSlots * kSlotBytes
+    cudaEvent_t copied[kSlots]; // the slot may be overwritten
+    int next;
+} staging;
 
 // Other threads than the one that found the device may put memory: each has a current GPU of its
 // own.
@@ -22,6 +44,7 @@ void *mem_alloc(size_t bytes)
     void *p = nullptr;
     use_device();
     if (bytes == 0) bytes = 1;
+    device.allocations++;
     const cudaError_t status = cudaMalloc(&p, bytes);
     if (status == cudaErrorMemoryAllocation) {
         (void)cudaGetLastError(); // or the next check would find it
@@ -32,49 +55,112 @@ void *mem_alloc(size_t bytes)
     return p;
 }
 
-void mem_free(void *p) { CUDA_CHECK(cudaFree(p)); } // waits for the GPU
+void mem_free(void *p)
+{
+    if (p) device.waits++; // for the GPU
+    CUDA_CHECK(cudaFree(p));
+}
 
 void mem_zero(void *p, size_t bytes)
 {
     if (bytes > 0) CUDA_CHECK(cudaMemsetAsync(p, 0, bytes, device.stream));
 }
 
-// In order with the operations. Returns once pageable host memory has been read (it is staged), so
-// that the caller may overwrite it.
+// In order with the operations, by way of a slot that the GPU has read.
+void put_piece(void *to, const void *host, size_t bytes)
+{
+    const std::lock_guard<std::mutex> guard(staging.lock);
+    const int slot = staging.next;
+    char *pinned = staging.memory + slot * kSlotBytes;
+    staging.next = (slot + 1) % kSlots;
+    if (cudaEventQuery(staging.copied[slot]) == cudaErrorNotReady) {
+        (void)cudaGetLastError(); // or the next check would find it
+        device.waits++;
+        CUDA_CHECK(cudaEventSynchronize(staging.copied[slot]));
+    }
+    memcpy(pinned, host, bytes);
+    CUDA_CHECK(cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, device.stream));
+    CUDA_CHECK(cudaEventRecord(staging.copied[slot], device.stream));
+}
+
 void mem_put(void *to, const void *host, size_t bytes)
 {
     use_device();
-    if (bytes > 0)
-        CUDA_CHECK(cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, device.stream));
+    for (size_t at = 0; at < bytes; at += kSlotBytes)
+        put_piece((char *)to + at, (const char *)host + at,
+                  bytes - at < kSlotBytes ? bytes - at : kSlotBytes);
 }
 
 void mem_get(void *host, const void *from, size_t bytes)
 {
     use_device();
     if (bytes == 0) return;
+    device.waits++;
     CUDA_CHECK(cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, device.stream));
     CUDA_CHECK(cudaStreamSynchronize(device.stream));
 }
 
-void sync_stream(void) { CUDA_CHECK(cudaStreamSynchronize(device.stream)); }
+void sync_stream(void)
+{
+    device.waits++;
+    CUDA_CHECK(cudaStreamSynchronize(device.stream));
+}
 
-const Ops ops_cuda = {
+// The stream, the scratch and the staging memory.
+cudaError_t open_device(void)
+{
+    cudaError_t status = cudaSetDevice(device.index);
+    if (status == cudaSuccess)
+        status = cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking);
+    if (status == cudaSuccess) status = cudaMalloc(&device.scratch, kScratchBytes);
+    if (status == cudaSuccess)
+        status = cudaHostAlloc((void **)&staging.memory, kSlots * kSlotBytes, cudaHostAllocDefault);
+    for (int i = 0; i < kSlots && status == cudaSuccess; i++)
+        status = cudaEventCreateWithFlags(&staging.copied[i], cudaEventDisableTiming);
+    return status;
+}
+
+void mem_info(size_t *own, size_t *available, size_t *total)
+{
+    use_device();
+    CUDA_CHECK(cudaMemGetInfo(available, total));
+    *own = kScratchBytes + kLtWorkspaceBytes;
+}
+
+// NVTX ranges: nothing is linked, and without a profiler a call is a test of a pointer.
+void phase(const char *name)
+{
+#ifdef HAVE_NVTX
+    static bool open;
+    if (open) nvtxRangePop();
+    if (name) nvtxRangePushA(name);
+    open = name != nullptr;
+#else
+    (void)name;
+#endif
+}
+
+Ops ops_cuda = {
     .name = "cuda",
     .real_size = sizeof(bf16),
     .acc_size = sizeof(float),
     .real_type = DT_BF16,
     .acc_type = DT_F32,
-    .head_slice = 4096 * 50304,
+    .fp8_size = sizeof(bf16), // set_fp8_size
+    .head_slice = (size_t)16384 * 50304,
     .mem_alloc = mem_alloc,
     .mem_free = mem_free,
     .mem_zero = mem_zero,
     .mem_put = mem_put,
     .mem_get = mem_get,
     .sync = sync_stream,
+    .mem_info = mem_info,
+    .phase = phase,
     .load_param = cuda_load_param,
     .accumulate = cuda_accumulate,
     .matmul = cuda_matmul,
     .matmul_grad = cuda_matmul_grad,
+    .matmul_fp8 = cuda_matmul_fp8,
     .embed_forward = cuda_embed_forward,
     .embed_backward = cuda_embed_backward,
     .embed_scatter = cuda_embed_scatter,
@@ -88,6 +174,7 @@ const Ops ops_cuda = {
     .qkv_forward = cuda_qkv_forward,
     .qkv_backward = cuda_qkv_backward,
     .attention_forward = cuda_attention_forward,
+    .attention_decode = cuda_attention_decode,
     .attention_backward = cuda_attention_backward,
     .gate_forward = cuda_gate_forward,
     .gate_backward = cuda_gate_backward,
@@ -95,11 +182,17 @@ const Ops ops_cuda = {
     .relu2_backward = cuda_relu2_backward,
     .quantize = cuda_quantize,
     .softcap_loss = cuda_softcap_loss,
+    .softcap_loss_fp8 = cuda_softcap_loss_fp8,
     .sum = cuda_sum,
     .adam = cuda_adam,
     .normuon = cuda_normuon,
     .normuon_workspace = cuda_normuon_workspace,
+    .tune = cuda_tune,
+    .plans_text = cuda_plans_text,
+    .plans_restore = cuda_plans_restore,
 };
+
+void set_fp8_size(void) { ops_cuda.fp8_size = cuda_fp8() ? 1 : sizeof(bf16); }
 
 const char *hint_of(cudaError_t status)
 {
@@ -137,6 +230,27 @@ void cuda_check(cudaError_t status, const char *call, const char *file, int line
 
 cudaStream_t cuda_stream(void) { return device.stream; }
 void *cuda_scratch(void) { return device.scratch; }
+// Also where nothing but ns.h is used, and ops_cuda_find was never called.
+bool cuda_portable(void)
+{
+    static const bool hopper = [] {
+        int index, major;
+        CUDA_CHECK(cudaGetDevice(&index));
+        CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index));
+        return major == 9;
+    }();
+    return device.config.portable || !hopper;
+}
+bool cuda_deterministic(void) { return device.config.deterministic; }
+void ops_cuda_configure(const CudaConfig *config)
+{
+    device.config = *config;
+    if (device.found) set_fp8_size(); // which asks the GPU
+}
+CudaCounters cuda_counters(void) { return CudaCounters{device.waits, device.allocations}; }
+
+void ops_cuda_select(int gpu) { device.index = gpu; }
+
 
 bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err)
 {
@@ -152,6 +266,8 @@ bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err)
     if (status != cudaSuccess || count == 0)
         return fail(err, "no GPU: %s",
                     cudaGetErrorString(status == cudaSuccess ? cudaErrorNoDevice : status));
+    if (device.index >= count)
+        return fail(err, "GPU %d is wanted, and CUDA shows %d", device.index, count);
     cudaDeviceProp properties;
     status = cudaGetDeviceProperties(&properties, device.index);
     if (status != cudaSuccess) return fail(err, "the GPU: %s", cudaGetErrorString(status));
@@ -159,16 +275,18 @@ bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err)
         return fail(err, "%s has compute capability %d.%d; bf16 needs 8.0", properties.name,
                     properties.major, properties.minor);
     if (!device.found) {
-        status = cudaSetDevice(device.index);
-        if (status == cudaSuccess)
-            status = cudaStreamCreateWithFlags(&device.stream, cudaStreamNonBlocking);
-        if (status == cudaSuccess) status = cudaMalloc(&device.scratch, kScratchBytes);
+        status = open_device();
         if (status != cudaSuccess)
             return fail(err, "%s: %s", properties.name, cudaGetErrorString(status));
         device.found = true;
+        device.hopper = properties.major == 9;
+        set_fp8_size();
     }
-    snprintf(description, size, "%s, %.0f GB, compute capability %d.%d", properties.name,
-             (double)properties.totalGlobalMem / 1e9, properties.major, properties.minor);
+    snprintf(description, size, "%s, %.0f GB, compute capability %d.%d%s", properties.name,
+             (double)properties.totalGlobalMem / 1e9, properties.major, properties.minor,
+             !device.hopper    ? "; not Hopper (9.0), so portable kernels"
+             : cuda_portable() ? "; portable kernels"
+                               : "");
     *ops = &ops_cuda;
     return true;
 }

@@ -5,14 +5,37 @@
 #include "../error.h"
 #include "../ops.h"
 
+typedef struct {
+    bool portable;      // kernels that any GPU since sm_80 can run: no wgmma, TMA, or fp8 products
+    bool deterministic; // algorithms of products by the library's order, not by timing (lt.cuh)
+} CudaConfig;
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// How the device computes from now on. Before ops_cuda_find; later for benches and tests alone.
+void ops_cuda_configure(const CudaConfig *config);
+
 // Picks the first GPU that CUDA shows (CUDA_VISIBLE_DEVICES chooses), makes its stream and its
 // workspaces, and points *ops to the table; `description` is its name and memory for people. False
 // with the reason when there is no GPU, its driver is older than this program's CUDA, or its
 // compute capability is below 8.0 (no bf16). Call again for the same table.
+bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err);
+
+// Which of the GPUs that CUDA shows it picks, the first unless this is called before it.
+void ops_cuda_select(int gpu);
+// The stream (a cudaStream_t) of all operations, for who times or captures them.
+struct CUstream_st *cuda_stream(void);
+
+// How often, since the start, the host has waited for the GPU and taken memory of it. Neither
+// happens inside a training step (tests/gpu/test_gpt_cuda.c).
+typedef struct {
+    long waits, allocations;
+} CudaCounters;
+CudaCounters cuda_counters(void);
 #ifdef __cplusplus
-extern "C"
+}
 #endif
-    bool
-    ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err);
 
 #endif

@@ -146,100 +146,155 @@ __global__ void __launch_bounds__(kRowThreads)
     if (threadIdx.x == 0) *(i == 0 ? dmu : dgate + i - 1) += (float)sum;
 }
 
-// Adds the rows de_p of one id to `sum`, eight columns from `at` on: groups of 32 positions from
-// `start` on, `stride` positions apart, until the id changes. Eight rows are loaded before the
-// first is added.
-__device__ __forceinline__ void add_rows(float (&sum)[8], const bf16 *de, const int32_t *ids,
-                                         const int32_t *order, int id, int start, int stride, int t,
-                                         int d, int at)
-{
-    constexpr int kAhead = 8;
-    const int lane = (int)threadIdx.x % kWarp;
-    for (int count = kWarp; count == kWarp; start += stride) {
-        const int i = start + lane, position = i < t ? order[i] : 0;
-        const unsigned same = __ballot_sync(0xffffffffu, i < t && ids[position] == id);
-        count = ~same ? __ffs((int)~same) - 1 : kWarp; // those before the run's end
-        for (int k = 0; k < count; k += kAhead) {
-            Vec8 rows[kAhead];
-#pragma unroll
-            for (int j = 0; j < kAhead; j++) {
-                const int p = __shfl_sync(0xffffffffu, position, (k + j) % kWarp);
-                rows[j] = k + j < count && at < d ? load8(de + (size_t)p * d + at)
-                                                  : Vec8{make_uint4(0, 0, 0, 0)};
-            }
-#pragma unroll
-            for (int j = 0; j < kAhead; j++) {
-                float x[8];
-                unpack8(x, rows[j]);
-#pragma unroll
-                for (int c = 0; c < 8; c++) sum[c] += x[c];
-            }
-        }
-    }
-}
+// Eight columns of a gradient, as they lie in memory.
+template <typename T> struct alignas(16) Columns {
+    T x[8];
+};
 
-// grad = R(grad + R(sum)), eight columns.
+// grad = R(grad + R(sum)); `old` is what grad holds.
 template <typename T>
-__device__ __forceinline__ void add_to_gradient(T *grad, const float (&sum)[8])
+__device__ __forceinline__ void add_to_gradient(T *grad, Columns<T> old, const float (&sum)[8])
 {
 #pragma unroll
     for (int c = 0; c < 8; c++) {
         T rounded;
         store_rounded(&rounded, 0, sum[c]);
-        store_rounded(grad, c, load_stored(grad, c) + load_stored(&rounded, 0));
+        store_rounded(old.x, c, load_stored(old.x, c) + load_stored(&rounded, 0));
     }
+    *reinterpret_cast<Columns<T> *>(grad) = old;
 }
 
-// A block looks at as many positions as it has warps, over 256 columns. A warp whose position
-// begins the run of its id sums that run; a long run, of a frequent id, is summed by all the warps,
-// 32 positions each in turn, and their sums are added in order.
-template <typename T>
-__global__ void __launch_bounds__(kRowThreads)
-    embed_scatter_kernel(T *grad, const bf16 *de, const int32_t *ids, const int32_t *order, int t,
-                         int d)
+// embed_scatter cuts the sorted positions into chunks of equal length, a warp to each and to 256
+// columns, so that a frequent id is shared out. Runs of an id that lie in one chunk are added to
+// the gradient at once. Of a run that crosses chunks each leaves a partial sum: in its `head` row
+// where the run has begun before the chunk, in its `tail` row where it begins there. A second
+// kernel adds them in order. Bound by memory: de is read once, a touched row of the gradient read
+// and written.
+constexpr int kScatterWarps = 4;
+
+struct Sorted {
+    const int32_t *ids, *order;
+    int t;
+    __device__ __forceinline__ int operator()(int i) const // id of the i-th; -1 outside
+    {
+        return i >= 0 && i < t ? ids[order[i]] : -1;
+    }
+};
+
+__device__ __forceinline__ void store_partial(float *p, const float (&sum)[8])
 {
-    constexpr int kWarps = kRowThreads / kWarp, kLong = 128;
-    __shared__ int long_run[kWarps]; // where it starts, or -1
-    __shared__ float part[kWarps][kWarp * 8];
-    const int warp = (int)threadIdx.x / kWarp, lane = (int)threadIdx.x % kWarp;
-    const int at = ((int)blockIdx.y * kWarp + lane) * 8;
-    const int first = (int)blockIdx.x * kWarps + warp;
-    const int id = first < t ? ids[order[first]] : -1;
-    const bool begins = first < t && (first == 0 || ids[order[first - 1]] != id);
-    const bool is_long = begins && first + kLong < t && ids[order[first + kLong]] == id;
-    if (lane == 0) long_run[warp] = is_long ? first : -1;
-    if (begins && !is_long) {
-        float sum[8] = {};
-        add_rows(sum, de, ids, order, id, first, kWarp, t, d, at);
-        if (at < d) add_to_gradient(grad + (size_t)id * d + at, sum);
-    }
-    __syncthreads();
-    for (int i = 0; i < kWarps; i++) {
-        const int start = long_run[i];
-        if (start < 0) continue;
-        const int long_id = ids[order[start]];
-        float sum[8] = {};
-        add_rows(sum, de, ids, order, long_id, start + warp * kWarp, kRowThreads, t, d, at);
+    reinterpret_cast<float4 *>(p)[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+    reinterpret_cast<float4 *>(p)[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kScatterWarps *kWarp)
+    scatter_chunks_kernel(T *grad, float *head, float *tail, const bf16 *de, Sorted sorted,
+                          int length, int d)
+{
+    constexpr int kAhead = sizeof(T) == 4 ? 2 : 4; // rows loaded before the first is added
+    const int lane = (int)threadIdx.x % kWarp, at = ((int)blockIdx.y * kWarp + lane) * 8;
+    const int chunk = (int)blockIdx.x * kScatterWarps + (int)threadIdx.x / kWarp;
+    const int first = chunk * length, end = min(first + length, sorted.t);
+    const bool mine = at < d;
+    const size_t partial = (size_t)chunk * d + at;
+    if (first >= end) return;
+    bool before = sorted(first - 1) == sorted(first); // the run that is summed has begun before
+    bool ends = false;
+    float sum[8] = {};
+    for (int start = first; start < end; start += kWarp) {
+        const int i = start + lane, position = i < end ? sorted.order[i] : 0;
+        const int id = i < end ? sorted.ids[position] : -1;
+        const unsigned last = __ballot_sync(0xffffffffu, i < end && sorted(i + 1) != id);
+        for (int k = 0; k < kWarp && start + k < end; k += kAhead) {
+            Vec8 rows[kAhead];
+            Columns<T> old[kAhead];
+            T *to[kAhead];
 #pragma unroll
-        for (int c = 0; c < 8; c++) part[warp][c * kWarp + lane] = sum[c];
-        __syncthreads();
-        if (warp == 0) {
-            for (int w = 1; w < kWarps; w++)
+            for (int j = 0; j < kAhead; j++) {
+                const int p = __shfl_sync(0xffffffffu, position, k + j);
+                to[j] = grad + (size_t)__shfl_sync(0xffffffffu, id, k + j) * d + at;
+                rows[j] = start + k + j < end && mine ? load8(de + (size_t)p * d + at)
+                                                      : Vec8{make_uint4(0, 0, 0, 0)};
+                if (mine && (last >> (k + j) & 1))
+                    old[j] = *reinterpret_cast<const Columns<T> *>(to[j]);
+            }
 #pragma unroll
-                for (int c = 0; c < 8; c++) sum[c] += part[w][c * kWarp + lane];
-            if (at < d) add_to_gradient(grad + (size_t)long_id * d + at, sum);
+            for (int j = 0; j < kAhead; j++) {
+                if (start + k + j >= end) break;
+                float x[8];
+                unpack8(x, rows[j]);
+#pragma unroll
+                for (int c = 0; c < 8; c++) sum[c] += x[c];
+                ends = last >> (k + j) & 1;
+                if (!ends) continue;
+                if (mine && before) store_partial(head + partial, sum);
+                if (mine && !before) add_to_gradient(to[j], old[j], sum);
+                before = false;
+#pragma unroll
+                for (int c = 0; c < 8; c++) sum[c] = 0;
+            }
         }
-        __syncthreads();
     }
+    if (mine && !ends) store_partial((before ? head : tail) + partial, sum);
+}
+
+// A warp whose chunk holds the beginning of a run that crosses chunks adds up its partial sums.
+template <typename T>
+__global__ void __launch_bounds__(kScatterWarps *kWarp)
+    scatter_runs_kernel(T *grad, const float *head, const float *tail, Sorted sorted, int length,
+                        int d)
+{
+    constexpr int kAhead = 8;
+    const int lane = (int)threadIdx.x % kWarp, at = ((int)blockIdx.y * kWarp + lane) * 8;
+    const int chunk = (int)blockIdx.x * kScatterWarps + (int)threadIdx.x / kWarp;
+    const int first = chunk * length, end = first + length;
+    if (end >= sorted.t) return;
+    const int id = sorted(end);
+    if (sorted(end - 1) != id || sorted(first - 1) == id) return;
+    const bool mine = at < d;
+    float sum[8] = {};
+    if (mine)
+#pragma unroll
+        for (int c = 0; c < 8; c++) sum[c] = tail[(size_t)chunk * d + at + c];
+    for (int next = chunk + 1, count = kWarp; count == kWarp; next += kWarp) {
+        const bool in_run = sorted((next + lane) * length) == id; // the run reaches that chunk
+        const unsigned out = ~__ballot_sync(0xffffffffu, in_run);
+        count = out ? __ffs((int)out) - 1 : kWarp;
+        for (int k = 0; k < count && mine; k += kAhead) {
+            float x[kAhead][8];
+#pragma unroll
+            for (int j = 0; j < kAhead; j++)
+#pragma unroll
+                for (int c = 0; c < 8; c++)
+                    x[j][c] = k + j < count ? head[(size_t)(next + k + j) * d + at + c] : 0.0f;
+#pragma unroll
+            for (int j = 0; j < kAhead; j++)
+#pragma unroll
+                for (int c = 0; c < 8; c++) sum[c] += x[j][c];
+        }
+    }
+    T *to = grad + (size_t)id * d + at;
+    if (mine) add_to_gradient(to, *reinterpret_cast<const Columns<T> *>(to), sum);
 }
 
 template <typename T>
 void scatter(void *grad, const void *de, const int32_t *ids, const int32_t *order, int t, int d)
 {
-    const dim3 grid((unsigned)ceil_div((size_t)t, kRowThreads / kWarp),
+    int length = kWarp; // as short as the room for partial sums allows
+    while ((size_t)ceil_div((size_t)t, length) * (size_t)d * 2 * sizeof(float) > kScratchBytes)
+        length *= 2;
+    const int chunks = ceil_div((size_t)t, length);
+    const dim3 grid((unsigned)ceil_div((size_t)chunks, kScatterWarps),
                     (unsigned)ceil_div((size_t)d, kWarp * 8));
-    embed_scatter_kernel<<<grid, kRowThreads, 0, cuda_stream()>>>((T *)grad, (const bf16 *)de, ids,
-                                                                  order, t, d);
+    float *head = (float *)cuda_scratch(), *tail = head + (size_t)chunks * d;
+    const Sorted sorted = {ids, order, t};
+    if (t == 0) return;
+    scatter_chunks_kernel<<<grid, kScatterWarps * kWarp, 0, cuda_stream()>>>(
+        (T *)grad, head, tail, (const bf16 *)de, sorted, length, d);
+    CHECK_LAUNCH();
+    scatter_runs_kernel<<<grid, kScatterWarps * kWarp, 0, cuda_stream()>>>((T *)grad, head, tail,
+                                                                           sorted, length, d);
 }
 
 } // namespace

@@ -72,13 +72,20 @@ static inline void model_randomize(Gpt *gpt, double scale)
     }
 }
 
+// The mean token loss of a batch whose gradient is added.
+static inline double model_loss(Gpt *gpt, const GptBatch *batch)
+{
+    gpt_forward_backward(gpt, batch);
+    return gpt_loss(gpt);
+}
+
 typedef struct {
     int32_t ids[4096], targets[4096], cu[64];
     GptBatch batch;
 } ModelBatch;
 
 // Random tokens below `vocab` in the documents whose lengths are given, -1 at the end.
-static void model_batch(ModelBatch *m, int vocab, const int *lengths)
+static inline void model_batch(ModelBatch *m, int vocab, const int *lengths)
 {
     int t = 0, docs = 0;
     m->cu[0] = 0;

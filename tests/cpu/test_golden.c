@@ -85,7 +85,8 @@ static double mean_loss(Gpt *gpt, const GoldenCase *c, int step, bool backward)
     for (int i = 0; i < c->n_batches; i++) {
         if (c->batch[i].step != step) continue;
         const GptBatch batch = batch_of(c, r, i);
-        sum += backward ? gpt_forward_backward(gpt, &batch) : gpt_evaluate(gpt, &batch);
+        if (backward) gpt_forward_backward(gpt, &batch);
+        sum += backward ? gpt_loss(gpt) : gpt_evaluate(gpt, &batch);
     }
     return sum / r->micro_batches;
 }

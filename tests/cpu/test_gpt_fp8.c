@@ -22,7 +22,7 @@ static void fp8_head_case(int batches)
     acts_layout(&acts, gpt, T, true, gpt->arena);
     gpt_forward_backward(gpt, &m.batch);
 
-    const float *x8 = acts.head_in, *delta = head->delta;
+    const float *x8 = acts.x8, *delta = head->delta;
     const uint16_t *grad = head->grad;
     for (int i = 0; i < T * D; i++) {
         const double e = dtype_get(embed->param, embed->dtype, (size_t)(m.ids[i / D] * D + i % D));
@@ -53,7 +53,8 @@ TEST(fp8_head_at_step_0)
     fp8_head_case(8);
 }
 
-// What the head left in place of the logits: 448 times their gradient, rounded to bf16 and to e5m2.
+// What the head left as the logits' gradient: 448 times it, rounded to bf16 and to e5m2, and its
+// transpose.
 static void check_fp8_gradient(const Gpt *gpt, const ModelBatch *m)
 {
     static SmallFloat e5m2;
@@ -65,11 +66,14 @@ static void check_fp8_gradient(const Gpt *gpt, const ModelBatch *m)
     float *u = malloc(((size_t)t * (size_t)v + (size_t)t) * sizeof *u),
           *loss = u + (size_t)t * (size_t)v;
     int wrong = 0;
-    ops_cpu.matmul(u, acts.head_in, gpt->head_fp8, MM_NT, t, v, r->width, 8.0 / 448 * 0x1p-9, 0);
+    const float *g8 = acts.g8, *g8t = acts.g8t;
+    ops_cpu.matmul(u, acts.x8, gpt->head_w8, MM_NT, t, v, r->width, 8.0 / 448 * 0x1p-9, 0);
     ops_cpu.softcap_loss(loss, u, m->targets, 1, t, v, r->softcap, r->softcap_div);
-    for (size_t i = 0; i < (size_t)t * (size_t)v; i++)
-        wrong += small_float_round(&e5m2, (double)(round_bf16(u[i]) * 448)) !=
-                 (double)((const float *)acts.logits)[i];
+    for (size_t i = 0; i < (size_t)t * (size_t)v; i++) {
+        const double want = small_float_round(&e5m2, (double)(round_bf16(u[i]) * 448));
+        wrong += want != (double)g8[i];
+        wrong += want != (double)g8t[i % (size_t)v * (size_t)t + i / (size_t)v];
+    }
     CHECK(acts.head_rows == t && wrong == 0, "%d wrong", wrong);
     free(u);
 }
@@ -101,7 +105,7 @@ TEST(fp8_head_of_exact_weights)
             }
             gpt_load_weights(gpt[k], ids[i]);
         }
-        loss[k] = gpt_forward_backward(gpt[k], &m.batch);
+        loss[k] = model_loss(gpt[k], &m.batch);
     }
     check_fp8_gradient(gpt[0], &m);
     CHECK(loss[1] > 11); // far from init

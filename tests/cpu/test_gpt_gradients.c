@@ -48,7 +48,7 @@ static void check_model(const char *const *fields, const int *lengths)
     gpt_init(gpt, 1);
     model_randomize(gpt, 0.1);
     gpt_set_step(gpt, 0);
-    double loss = gpt_forward_backward(gpt, &m.batch);
+    double loss = model_loss(gpt, &m.batch);
     CHECK_NEAR(loss, gpt_evaluate(gpt, &m.batch), 1e-12);
     for (int id = 0; id < GPT_BANKS; id++) check_entries(gpt, &m, (BankId)id, 24);
     gpt_free(gpt);
@@ -87,9 +87,61 @@ TEST(wide_head_one_document)
     check_model(fields, (int[]){40, -1});
 }
 
+// A batch of two sequences has the gradient of the two in turn; only the order of sums differs.
+TEST(sequences_side_by_side)
+{
+    enum { N = 48 };
+    const char *fields[] = {"layers",      "- smv1 lmv0 m<1 smb lmv1<2",
+                            "vocab_size",  "60",
+                            "sequence",    "48",
+                            "val_chunk",   "48",
+                            "val_tokens",  "48",
+                            "head",        "full",
+                            "micro_batch", "48",
+                            NULL};
+    Recipe recipe = model_recipe("tiny", fields);
+    Gpt *gpt[2] = {model_create(&recipe, &ops_cpu_f64, true, 2), NULL};
+    recipe.micro_batch = 2 * N;
+    gpt[1] = model_create(&recipe, &ops_cpu_f64, true, 1);
+    static ModelBatch m;
+    model_batch(&m, recipe.vocab_size, (int[]){20, 0, 28, 0, 7, 41, -1});
+    for (int k = 0; k < 2; k++) {
+        model_random_state = 5;
+        model_randomize(gpt[k], 0.1);
+    }
+    const int32_t halves[2][4] = {{0, 20, 20, 48}, {0, 0, 7, 48}};
+    for (int half = 0; half < 2; half++) {
+        const GptBatch batch = {.ids = m.ids + half * N,
+                                .targets = m.targets + half * N,
+                                .cu = halves[half],
+                                .n_docs = 3,
+                                .tokens = N};
+        gpt_forward_backward(gpt[0], &batch);
+    }
+    m.batch.sequence = N;
+    gpt_forward_backward(gpt[1], &m.batch);
+    CHECK_NEAR(gpt_loss(gpt[0]), gpt_loss(gpt[1]), 1e-13);
+    for (int id = 0; id < GPT_BANKS; id++) {
+        const GptBank *a = gpt_bank(gpt[0], (BankId)id), *b = gpt_bank(gpt[1], (BankId)id);
+        double error = 0, norm = 0;
+        for (size_t i = 0; i < model_bank_size(a); i++) {
+            const double x = ((const double *)a->grad)[i], y = ((const double *)b->grad)[i];
+            error += (x - y) * (x - y), norm += x * x;
+        }
+        CHECK(norm > 0 && error <= 1e-26 * norm, "bank %s: relative error %.3g", a->name,
+              sqrt(error / norm));
+    }
+    const double apart = gpt_evaluate(gpt[1], &m.batch);
+    m.batch.sequence = 0;
+    CHECK(fabs(gpt_evaluate(gpt[1], &m.batch) - apart) > 1e-9, "one sequence of all is the same");
+    gpt_free(gpt[0]);
+    gpt_free(gpt[1]);
+}
+
 int main(void)
 {
     RUN(narrow_heads_all_features);
     RUN(wide_head_one_document);
+    RUN(sequences_side_by_side);
     return TEST_SUMMARY();
 }

@@ -66,6 +66,40 @@ TEST(same_micro_batches_for_every_world_up_to_the_first_switch)
     free3(&s);
 }
 
+// Three sequences side by side are three batches in a row, and the positions come sorted.
+TEST(sequences_side_by_side)
+{
+    enum { N = 8, S = 3 };
+    shards_docs("side_0.bin", 0, (int[]){3, 5, 7, 4, 4, 9, 30, 1, 1, 12, 6, 20, 40}, 13, 1, NULL);
+    StreamConfig c = config_of("side");
+    Loader *one = open_at(&c, NULL);
+    c.sequences = S;
+    Loader *many = open_at(&c, NULL);
+    for (int call = 0; call < 2; call++) {
+        const Batch *batch = next(many);
+        int docs = 0;
+        CHECK(batch->n_tokens == S * N && batch->sequence == N && batch->has_order);
+        for (int s = 0; s < S; s++) {
+            const Batch *b = next(one);
+            CHECK(!memcmp(batch->ids + s * N, b->ids, N * sizeof *b->ids));
+            CHECK(!memcmp(batch->targets + s * N, b->targets, N * sizeof *b->ids));
+            for (int i = 1; i <= b->n_docs; i++)
+                CHECK(batch->cu[docs + i] == s * N + b->cu[i], "call %d sequence %d", call, s);
+            docs += b->n_docs;
+        }
+        CHECK(batch->cu[0] == 0 && batch->n_docs == docs);
+        for (int i = 1; i < S * N; i++) {
+            const int p = batch->order[i - 1], q = batch->order[i];
+            const int less = batch->ids[q] - batch->ids[p];
+            CHECK(less > 0 || (less == 0 && p < q));
+        }
+        CHECK(loader_cursor(many).bos == loader_cursor(one).bos);
+        CHECK(loader_cursor(many).micro_batches == S * (call + 1));
+    }
+    loader_close(one);
+    loader_close(many);
+}
+
 TEST(exact_fit_takes_one_token_and_an_empty_sequence)
 {
     shards_docs("fit_0.bin", 0, (int[]){3, 5, 7, 4, 4, 9}, 6, 1, NULL);
@@ -149,6 +183,7 @@ int main(void)
     shards_dir_make();
     RUN(equals_the_specification_on_random_shards);
     RUN(same_micro_batches_for_every_world_up_to_the_first_switch);
+    RUN(sequences_side_by_side);
     RUN(exact_fit_takes_one_token_and_an_empty_sequence);
     RUN(documents_are_cut_and_their_rest_is_dropped);
     RUN(documents_of_one_token_fill_a_batch);

@@ -126,7 +126,8 @@ static LogStep at_step(int step, int total, double loss)
                      .window_long = 384,
                      .tokens = 262144LL * step,
                      .tokens_per_second = 2221559.3,
-                     .mfu = 0.4123};
+                     .mfu = 0.4123,
+                     .mfu_measured = 0.5164};
 }
 
 static Log *opened(bool resume)
@@ -153,6 +154,9 @@ TEST(lines_of_the_speedrun)
     first.step = 2;
     first.mfu = NAN;
     log_step(log, &first);
+    first.step = 3;
+    first.mfu_measured = NAN;
+    log_step(log, &first);
     log_val(log, 250, 2245, 4.09567, 29559.2);
     closed(log);
     char *shown = capture_end(), *kept = contents("log.txt");
@@ -160,8 +164,10 @@ TEST(lines_of_the_speedrun)
               shown,
               "step:0/2245 val_loss:10.8258 train_time:0ms step_avg:0.00ms\n"
               "step:1/2245 train_time:118ms step_avg:118.00ms train_loss:10.8259 tokens/s:2221559 "
-              "mfu:41.2%\n"
-              "step:2/2245 train_time:118ms step_avg:59.00ms train_loss:10.8259 tokens/s:2221559\n"
+              "mfu:41.2% mfu_measured:51.6%\n"
+              "step:2/2245 train_time:118ms step_avg:59.00ms train_loss:10.8259 tokens/s:2221559 "
+              "mfu:n/a mfu_measured:51.6%\n"
+              "step:3/2245 train_time:118ms step_avg:39.33ms train_loss:10.8259 tokens/s:2221559\n"
               "step:250/2245 val_loss:4.0957 train_time:29559ms step_avg:118.24ms\n"),
           "%s", shown);
     CHECK(!strcmp(shown, kept), "%s", kept);

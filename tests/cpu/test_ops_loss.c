@@ -40,10 +40,13 @@ TEST(relu2)
 
 // ---- fp8 ---------------------------------------------------------------------------------------
 
-// y = round(fp32(x) fp32(1 / scale)), the quotient's own rounding included, against the slow fp8.
-static void quantize_case(Fp8Format format, const SmallFloat *fp8, double scale, bool via_bf16)
+// y = round(fp32(x) fp32(1 / scale)), the quotient's own rounding included, against the slow fp8;
+// and its transpose.
+static void quantize_case(Fp8Format format, const SmallFloat *fp8, double scale, int rows)
 {
-    Nums *x = nums_new(4000, 1), *y = nums_out(4000);
+    enum { NUMBERS = 4096 };
+    const int cols = NUMBERS / rows;
+    Nums *x = nums_new(NUMBERS, 1), *y = nums_out(NUMBERS), *yt = nums_out(NUMBERS);
     const double special[] = {0,     -0.0,  INFINITY, -INFINITY, NAN,   1e30,
                               -1e30, 1e-40, 448,      449,       -57344};
     for (size_t i = 0; i < x->n; i++) {
@@ -51,20 +54,19 @@ static void quantize_case(Fp8Format format, const SmallFloat *fp8, double scale,
         nums_set(x, i, i < 11 ? special[i] : (double)(float)(x->start[i] * scale * size));
     }
     for (int k = CPU; k <= CPU64; k++) {
-        devices[k]->quantize(ON(y), ON(x), format, scale, via_bf16, x->n);
+        devices[k]->quantize(ON(y), ON(yt), ON(x), format, scale, rows, cols);
         for (size_t i = 0; i < x->n; i++) {
-            float in = (float)nums_get(x, k, i);
-            if (via_bf16) in = round_bf16(in);
-            double want = (double)in;
-            if (format == FP8_NONE && !via_bf16) want = nums_get(x, k, i);
-            if (fp8) want = small_float_round(fp8, (double)(in * (float)(1 / scale)));
+            const float in = (float)nums_get(x, k, i);
+            const double want = small_float_round(fp8, (double)(in * (float)(1 / scale)));
             const double got = nums_get(y, k, i);
             CHECK(isnan(want) ? isnan(got) : got == want && !signbit(got) == !signbit(want),
                   "%a to %a, not %a", (double)in, got, want);
+            const double turned =
+                nums_get(yt, k, i % (size_t)cols * (size_t)rows + i / (size_t)cols);
+            CHECK(isnan(got) ? isnan(turned) : turned == got, "%a in the transpose, not %a", turned,
+                  got);
         }
-        devices[k]->quantize(ON(x), ON(x), format, scale, via_bf16, x->n);
     }
-    CHECK(same_bits(x, y), "in place");
     nums_free();
 }
 
@@ -75,20 +77,30 @@ TEST(quantize)
     small_float(&e5m2, 0x7b, 2, 15);
     const double scales[] = {1, 0x1p-9, 1.0 / 448,
                              0.06185895741317419}; // the last: sqrt(768) / 448
-    for (int i = 0; i < 4; i++)
-        for (int via_bf16 = 0; via_bf16 < 2; via_bf16++) {
-            quantize_case(FP8_E4M3, &e4m3, scales[i], via_bf16);
-            quantize_case(FP8_E5M2, &e5m2, scales[i], via_bf16);
-            quantize_case(FP8_NONE, NULL, scales[i], via_bf16);
-        }
+    const int rows[] = {16, 64, 256, 32};
+    for (int i = 0; i < 4; i++) {
+        quantize_case(FP8_E4M3, &e4m3, scales[i], rows[i]);
+        quantize_case(FP8_E5M2, &e5m2, scales[i], rows[3 - i]);
+    }
 }
 
-// What FP8_NONE copies on the double device need not be a float.
-TEST(quantize_copies_doubles)
+// Products of fp8 numbers: C = alpha A B^T + beta C, of either kind of C.
+TEST(matmul_fp8)
 {
-    double x = 1.0 / 3, y = 0;
-    ops_cpu_f64.quantize(&y, &x, FP8_NONE, 1, false, 1);
-    CHECK(y == x);
+    enum { M = 16, N = 48, K = 80 };
+    Nums *a = nums_new(M * K, 4), *b = nums_new(N * K, 4), *c = nums_new(M * N, 1);
+    for (int k = CPU; k <= CPU64; k++) {
+        devices[k]->matmul_fp8(ON(c), k == CPU, ON(a), FP8_E5M2, ON(b), FP8_E4M3, M, N, K, 0.25, 2);
+        for (size_t i = 0; i < c->n; i++) {
+            double sum = 2 * c->start[i], size = fabs(sum);
+            for (size_t j = 0; j < K; j++) {
+                const double x = a->start[i / N * K + j] * b->start[i % N * K + j] / 4;
+                sum += x, size += fabs(x);
+            }
+            CHECK_NEAR(nums_get(c, k, i), sum, K * (k == CPU ? 0x1p-24 : 0x1p-53) * size);
+        }
+    }
+    nums_free();
 }
 
 // ---- loss --------------------------------------------------------------------------------------
@@ -197,17 +209,23 @@ TEST(fp8_gradient_at_step_0)
     t = 3, v = 50304;
     for (grad_scale = 1; grad_scale >= 0.125; grad_scale /= 8) {
         make_loss(0);
+        Nums *g = nums_out(t * v), *gt = nums_out(t * v);
         for (int k = CPU; k <= CPU64; k++) {
             forward(devices[k], k);
+            const size_t other = targets[1] == 7 ? 8 : 7;
+            CHECK_NEAR(grad_scale * (double)round_bf16(1 / 50304.0f), grad_scale * 1.990795e-05,
+                       0.5e-11);
+            CHECK_NEAR(nums_get(u, k, 50304 + other), grad_scale / 50304, 0x1p-20 / 50304);
+            memcpy(ON(u), ON(logits), logits->n * dtype_size(device_type[k]));
+            devices[k]->softcap_loss_fp8(ON(loss), ON(g), ON(gt), ON(u), targets, grad_scale,
+                                         1.0 / 448, t, v, 30, 7.5);
             for (size_t p = 0; p < 3; p++)
                 CHECK_NEAR(nums_get(loss, k, p), 10.825840, 0.5e-6 + 10.83 * 0x1p-23);
-            devices[k]->quantize(ON(u), ON(u), FP8_NONE, 1, true, u->n);
-            const size_t other = targets[1] == 7 ? 8 : 7;
-            CHECK_NEAR(nums_get(u, k, 50304 + other), grad_scale * 1.990795e-05, 0.5e-11);
-            devices[k]->quantize(ON(u), ON(u), FP8_E5M2, 1.0 / 448, true, u->n);
             for (size_t i = 0; i < u->n; i++) {
-                const double want = (int)(i % 50304) == targets[i / 50304] ? -448 : 0.009765625;
-                CHECK(nums_get(u, k, i) == grad_scale * want, "%a", nums_get(u, k, i));
+                const double want =
+                    grad_scale * ((int)(i % 50304) == targets[i / 50304] ? -448 : 0.009765625);
+                CHECK(nums_get(g, k, i) == want, "%a", nums_get(g, k, i));
+                CHECK(nums_get(gt, k, i % 50304 * 3 + i / 50304) == want, "in the transpose");
             }
         }
         nums_free();
@@ -220,21 +238,26 @@ TEST(sum)
     for (int n = 0; n <= 100000; n = n * 7 + 1) {
         Nums *x = nums_new(n, 1);
         for (int k = CPU; k <= CPU64; k++) {
-            double exact = 0;
+            double exact = 0, total = 0;
             for (size_t i = 0; i < x->n; i++) exact += x->start[i];
-            CHECK(devices[k]->sum(ON(x), x->n) == exact); // numbers of 24 bits: no rounding
+            devices[k]->sum(&total, ON(x), x->n);
+            CHECK(total == exact); // numbers of 24 bits: no rounding
+            devices[k]->sum(&total, ON(x), x->n);
+            CHECK(total == 2 * exact, "the second sum is added to the first");
         }
         nums_free();
     }
     float two[2] = {1, NAN};
-    CHECK(isnan(ops_cpu.sum(two, 2)));
+    double total = 0;
+    ops_cpu.sum(&total, two, 2);
+    CHECK(isnan(total));
 }
 
 int main(void)
 {
     RUN(relu2);
     RUN(quantize);
-    RUN(quantize_copies_doubles);
+    RUN(matmul_fp8);
     RUN(softcap);
     RUN(softcap_without_gradient);
     RUN(softcap_extremes);

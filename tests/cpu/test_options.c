@@ -114,6 +114,36 @@ TEST(refusals_of_choices_that_may_be_empty)
     refused("--ns-variant gra", "--ns-variant gra is not one of: standard, gram");
 }
 
+// Micro-batches of more sequences leave the step's tokens; a part of one is another recipe.
+TEST(micro_batches_of_sequences)
+{
+    static const struct {
+        const char *words[5];
+        int sequence, micro_batch, micro_batches;
+    } cases[] = {
+        {{"train_gpt"}, 32768, 32768, 8},
+        {{"train_gpt", "--micro-batch", "65536"}, 32768, 65536, 4},
+        {{"train_gpt", "--micro-batch", "65536", "--micro-batches", "8"}, 32768, 65536, 8},
+        {{"train_gpt", "--micro-batch", "98304"}, 32768, 98304, 8},
+        {{"train_gpt", "--micro-batch", "16384"}, 16384, 16384, 8},
+        {{"train_gpt", "--micro-batch", "49152"}, 49152, 49152, 8},
+        {{"train_gpt", "--sequence", "16384"}, 16384, 32768, 8},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Options o;
+        Recipe r;
+        Error err;
+        int n = 0;
+        while (n < 5 && cases[i].words[n]) n++;
+        CHECK(options_parse(&o, n, (char *const *)cases[i].words, &err) &&
+                  options_recipe(&o, "speedrun", &r, &err),
+              "%s", err.text);
+        CHECK(r.sequence == cases[i].sequence && r.micro_batch == cases[i].micro_batch &&
+                  r.micro_batches == cases[i].micro_batches,
+              "case %zu: %d, %d x %d", i, r.sequence, r.micro_batches, r.micro_batch);
+    }
+}
+
 TEST(hostile_words)
 {
     Options o;
@@ -186,6 +216,7 @@ int main(void)
     RUN(resume_with_and_without_a_path);
     RUN(refusals);
     RUN(refusals_of_choices_that_may_be_empty);
+    RUN(micro_batches_of_sequences);
     RUN(hostile_words);
     RUN(help_lists_everything);
     RUN(description_reads_back);

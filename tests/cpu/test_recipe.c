@@ -235,6 +235,17 @@ TEST(fields_that_do_not_fit_together)
     refused("ns_restarts", "2", "needs the gram variant");
 }
 
+// Products of fp8 numbers take multiples of 16 rows.
+TEST(micro_batches_of_the_fp8_head)
+{
+    Recipe r = made("speedrun");
+    Error err = {""};
+    CHECK(recipe_set(&r, "micro_batch", "1000", &err) && !recipe_finish(&r, &err) &&
+              strstr(err.text, "multiple of 16 (992 is)"),
+          "%s", err.text);
+    CHECK(recipe_set(&r, "head", "full", &err) && recipe_finish(&r, &err), "%s", err.text);
+}
+
 TEST(unknown_names_suggest)
 {
     Recipe r;
@@ -393,6 +404,7 @@ int main(void)
     RUN(layer_table_refusals);
     RUN(layer_table_accepts);
     RUN(fields_that_do_not_fit_together);
+    RUN(micro_batches_of_the_fp8_head);
     RUN(unknown_names_suggest);
     RUN(every_field_refuses);
     RUN(print_and_read_back);

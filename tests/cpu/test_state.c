@@ -1,10 +1,27 @@
-// A state with a number that is not finite is never saved, and what was saved before stays.
+// A state with a number that is not finite is never saved, and what was saved before stays. What is
+// saved tells the algorithms of the device.
 #include "../../run/state.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "../test.h"
+
+static const char plans[] = "turbomuon gemm plans 1: \"X\"\n1 2 3\n";
+static char *plans_text(void) { return strdup(plans); }
+
+static void check_plans(const char *path, const char *expected)
+{
+    Safetensors file;
+    Error err = {""};
+    const bool open = checkpoint_open(&file, path, &err);
+    CHECK(open, "%s", err.text);
+    if (!open) return;
+    const char *found = state_plans(&file);
+    CHECK(expected ? found && !strcmp(found, expected) : !found, "%s", found ? found : "none");
+    safetensors_close(&file);
+}
 
 static void save_refuses_what_is_not_finite(bool real_storage, BankId id, double bad)
 {
@@ -14,11 +31,13 @@ static void save_refuses_what_is_not_finite(bool real_storage, BankId id, double
     Optimizer optimizer = {0};
     Unigram unigram = {0};
     Gpt *gpt = NULL;
+    Ops ops = ops_cpu;
+    if (real_storage) ops.plans_text = plans_text;
     const bool made =
         mkdtemp(folder) && recipe_find(&recipe, "tiny", &err) &&
         recipe_set(&recipe, "heads", "1", &err) && recipe_set(&recipe, "val_chunk", "16", &err) &&
         recipe_set(&recipe, "micro_batch", "16", &err) && recipe_finish(&recipe, &err) &&
-        (gpt = gpt_create(&recipe, &ops_cpu, real_storage, 1, &err)) &&
+        (gpt = gpt_create(&recipe, &ops, real_storage, 1, &err)) &&
         optimizer_create(&optimizer, gpt, &err) && unigram_open(&unigram, recipe.vocab_size, &err);
     CHECK(made, "%s", err.text);
     if (!made) return;
@@ -41,6 +60,7 @@ static void save_refuses_what_is_not_finite(bool real_storage, BankId id, double
               err.text);
     }
     CHECK(state_save(&state, folder, 1, path, &err), "%s", err.text);
+    check_plans(path, real_storage ? plans : NULL);
 
     unlink(path);
     rmdir(folder);

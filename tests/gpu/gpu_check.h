@@ -153,11 +153,13 @@ static inline int32_t *put_ints(const int32_t *x, size_t n)
 }
 
 // First statement of main: finds the GPU, or ends the program as a skip or, where TEST_GPU is set,
-// as a failure.
+// as a failure. TEST_KERNELS=portable tests the kernels that need no Hopper.
 static inline void find_gpu(void)
 {
     Error err;
     char description[256];
+    const char *kernels = getenv("TEST_KERNELS");
+    ops_cuda_configure(&(CudaConfig){.portable = kernels && !strcmp(kernels, "portable")});
     if (ops_cuda_find(&cuda, description, sizeof description, &err)) {
         printf("GPU: %s\n", description);
         return;

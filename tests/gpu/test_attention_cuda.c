@@ -8,9 +8,15 @@
 #include "../../ops/cuda/device.h"
 #include "../test.h"
 
-extern bool cuda_portable_attention;
-
 static const Ops *gpu;
+static bool portable, only_portable; // which kernels run; whether no others may (TEST_KERNELS)
+
+// path 0: the GPU's best kernels; 1: the portable ones.
+static void use_path(int path)
+{
+    portable = path > 0 || only_portable;
+    ops_cuda_configure(&(CudaConfig){.portable = portable});
+}
 
 static double random_number(void) // uniform in [-1, 1)
 {
@@ -239,13 +245,13 @@ static void check_part(const char *what, const Nums *x, size_t start, size_t n, 
     const double rounding = count < 4096 ? 0x1p-9 * top : 0;
     CHECK(ours <= 2 * plain + rounding + noise,
           "%s T %d H %d d %d w %d docs %d %s: off by %.3g, plain by %.3g, of %.3g", what, t, h, d,
-          window, n_docs, cuda_portable_attention ? "mma" : "wgmma", ours, plain, top);
+          window, n_docs, portable ? "mma" : "wgmma", ours, plain, top);
     const double rms = sqrt(ours2 / (double)count), plain_rms = sqrt(plain2 / (double)count);
     CHECK(rms <= 2 * plain_rms + rounding + noise, "%s T %d H %d d %d w %d: rms %.3g, plain %.3g",
           what, t, h, d, window, rms, plain_rms);
     for (int k = 0; k < 4; k++)
         if (strcmp(what, names[k]) == 0 && count >= 4096 && plain > noise) {
-            const int path = cuda_portable_attention;
+            const int path = portable;
             worst[path][k].ratio[0] = fmax(worst[path][k].ratio[0], ours / plain);
             worst[path][k].ratio[1] = fmax(worst[path][k].ratio[1], rms / plain_rms);
             worst[path][k].relative = fmax(worst[path][k].relative, sqrt(ours2 / exact2));
@@ -297,8 +303,8 @@ static void attention_case(void)
     plain_backward();
     // Sums of d products in fp32, any order: (d + 8) 2^-24 of the sum of their magnitudes.
     const double sums = (d + 8) * 0x1p-24, logit = scale * d * 1.7 * 1.7, dp = d * 1.7;
-    for (int portable = 0; portable < 2; portable++) {
-        cuda_portable_attention = portable;
+    for (int path = 0; path < 2; path++) {
+        use_path(path);
         run_gpu();
         fetch(o), fetch(lse), fetch(dqkv);
         const size_t width = (size_t)h * d;
@@ -313,7 +319,7 @@ static void attention_case(void)
               "T %d H %d d %d w %d: a second run gives other bits", t, h, d, window);
         for (int i = 0; i < 3; i++) free(first[i]);
     }
-    cuda_portable_attention = false;
+    use_path(0);
     free_attention();
 }
 
@@ -371,6 +377,70 @@ TEST(attention_larger_shapes)
             }
 }
 
+// Runs copies of the slice at hand behind each other, in so many documents, and fetches the last.
+static void run_copies(int copies, int docs)
+{
+    enum { QKV, D_O, O, LSE, DQKV, DELTA, N };
+    Nums *of[N] = {qkv, d_o, o, lse, dqkv, delta};
+    char *all[N];
+    int32_t *starts = calloc((size_t)docs + 1, sizeof *starts), total = t * copies;
+    for (int i = 0; i < N; i++) {
+        const size_t bytes = of[i]->n * dtype_size(of[i]->type);
+        void *bits = bytes_of(of[i]);
+        all[i] = gpu->mem_alloc(bytes * (size_t)copies);
+        if (!all[i] || !starts) abort();
+        for (int k = 0; k < copies; k++) gpu->mem_put(all[i] + (size_t)k * bytes, bits, bytes);
+        free(bits);
+    }
+    for (int i = 0; i <= docs; i++) starts[i] = i * (total / docs);
+    int32_t *starts_gpu = gpu_ints(starts, (size_t)docs + 1);
+    gpu->attention_forward(all[O], all[LSE], all[QKV], starts_gpu, docs, window_gpu, scale_gpu,
+                           total, h, d);
+    gpu->attention_backward(all[DQKV], all[DELTA], all[D_O], all[O], all[LSE], all[QKV], starts_gpu,
+                            docs, window_gpu, scale_gpu, total, h, d);
+    for (int i = 0; i < N; i++) {
+        void *own = of[i]->on_gpu;
+        of[i]->on_gpu = all[i] + of[i]->n * dtype_size(of[i]->type) * (size_t)(copies - 1);
+        fetch(of[i]);
+        of[i]->on_gpu = own;
+        gpu->mem_free(all[i]);
+    }
+    gpu->mem_free(starts_gpu);
+    free(starts);
+}
+
+// A validation chunk of 262144 tokens. Its last 2048 are a document, whose reference is that of the
+// document alone; or, in one document of all, the same from the window's length on.
+TEST(attention_of_a_validation_chunk)
+{
+    enum { COPIES = 128 };
+    t = 2048, h = 1, d = 128, window = 896, scale = 0.1, n_docs = 0;
+    add_document(t);
+    make_attention();
+    run_exact();
+    plain_forward();
+    plain_backward();
+    const double sums = (d + 8) * 0x1p-24, logit = scale * d * 1.7 * 1.7, dp = d * 1.7;
+    const size_t width = (size_t)d;
+    for (int path = 0; path < 2; path++) {
+        use_path(path);
+        for (int one = 0; one < 2; one++) {
+            const size_t first = one ? (size_t)window : 0;
+            run_copies(COPIES, one ? 1 : COPIES);
+            check_part("o", o, first * width, width, width, sums * 1.7);
+            check_part("lse", lse, first, 1, 1, sums * (1 + logit));
+            for (int i = 0; i < 3; i++)
+                check_part(i == 0   ? "dq"
+                           : i == 1 ? "dk"
+                                    : "dv",
+                           dqkv, (3 * first + (size_t)i) * width, width, 3 * width,
+                           i == 2 ? sums * logit : sums * scale * dp * 1.7);
+        }
+    }
+    use_path(0);
+    free_attention();
+}
+
 TEST(attention_large_logits)
 {
     t = 70, h = 1, d = 64, window = 1000, scale = 1000;
@@ -394,8 +464,8 @@ TEST(attention_passes_nan_on)
 {
     t = 400, h = 2, d = 128, window = 128, scale = 0.1;
     for (int part = 0; part < 4; part++)
-        for (int portable = 0; portable < 2; portable++) {
-            cuda_portable_attention = portable;
+        for (int path = 0; path < 2; path++) {
+            use_path(path);
             set_documents(1);
             make_attention();
             (part < 3 ? qkv->exact + (200 * 3 + part) * h * d : d_o->exact + 200 * h * d)[9] = NAN;
@@ -412,7 +482,7 @@ TEST(attention_passes_nan_on)
                   expected);
             free_attention();
         }
-    cuda_portable_attention = false;
+    use_path(0);
 }
 
 // ---- the operations without tensor cores -------------------------------------------------------
@@ -562,6 +632,9 @@ int main(int argc, char **argv)
 {
     char description[256];
     Error err;
+    const char *kernels = getenv("TEST_KERNELS");
+    only_portable = kernels && !strcmp(kernels, "portable");
+    use_path(0);
     if (!ops_cuda_find(&gpu, description, sizeof description, &err)) {
         printf("skip: %s\n0 passed, %d failed\n", err.text, getenv("TEST_GPU") ? 1 : 0);
         return getenv("TEST_GPU") ? 1 : 0;
@@ -579,6 +652,7 @@ int main(int argc, char **argv)
         }
         return TEST_SUMMARY();
     }
+    RUN(attention_of_a_validation_chunk);
     RUN(qkv_norm_rotary_value_mix);
     RUN(output_gate);
     RUN(attention_small_shapes);

@@ -1,5 +1,9 @@
 // The whole model on the GPU against the CPU: gradients of every bank against the double device,
 // and the losses of twenty steps against the float device.
+#include <cuda_runtime_api.h>
+#include <stdatomic.h>
+#include <time.h>
+
 #include "gpu_check.h"
 
 #include "../../run/optimizer.h"
@@ -52,8 +56,8 @@ static void check_gradients(const char *const *fields, const int *lengths)
     static ModelBatch m;
     model_batch(&m, recipe.vocab_size, lengths);
     share_parameters(gpu, cpu);
-    const double loss = gpt_forward_backward(gpu, &m.batch);
-    const double exact = gpt_forward_backward(cpu, &m.batch);
+    const double loss = model_loss(gpu, &m.batch);
+    const double exact = model_loss(cpu, &m.batch);
     // A value passes some 8 roundings to bf16 a slot, forward and backward, each of relative size
     // 2^-9 at most and independent: their root adds up. Twice that.
     const double rounding = 0x1p-9 * sqrt(16.0 * recipe.n_slots);
@@ -109,12 +113,10 @@ enum { STEPS = 20 };
 
 // Losses of STEPS steps on one batch. With `shake` the initial parameters move by up to a bf16
 // rounding, which shows how far roundings alone carry the losses.
-static void train(double *losses, const Ops *ops, ModelBatch *m, bool shake)
+static void train(double *losses, const Ops *ops, const Recipe *recipe, ModelBatch *m, bool shake)
 {
     Error err;
-    const char *fields[] = {"val_tokens", "1024", "val_chunk", "1024", NULL};
-    Recipe recipe = model_recipe("tiny", fields);
-    Gpt *gpt = model_create(&recipe, ops, false, 1);
+    Gpt *gpt = model_create(recipe, ops, false, 1);
     Optimizer optimizer;
     if (!optimizer_create(&optimizer, gpt, &err)) {
         fprintf(stderr, "%s\n", err.text);
@@ -134,7 +136,7 @@ static void train(double *losses, const Ops *ops, ModelBatch *m, bool shake)
     }
     for (int step = 0; step < STEPS; step++) {
         gpt_set_step(gpt, step);
-        losses[step] = gpt_forward_backward(gpt, &m->batch);
+        losses[step] = model_loss(gpt, &m->batch);
         optimizer_step(&optimizer, step);
     }
     optimizer_free(&optimizer);
@@ -148,15 +150,15 @@ static double distance(const double *a, const double *b)
     return sqrt(sum / STEPS);
 }
 
-TEST(twenty_steps_as_on_the_cpu)
+static void check_curve(const Recipe *recipe, const int *lengths)
 {
     static ModelBatch m;
     double gpu[STEPS], again[STEPS], shaken[STEPS], cpu[STEPS];
-    model_batch(&m, 257, (int[]){512, 100, 0, 300, 112, -1});
-    train(gpu, cuda, &m, false);
-    train(again, cuda, &m, false);
-    train(shaken, cuda, &m, true);
-    train(cpu, &ops_cpu, &m, false);
+    model_batch(&m, recipe->vocab_size, lengths);
+    train(gpu, cuda, recipe, &m, false);
+    train(again, cuda, recipe, &m, false);
+    train(shaken, cuda, recipe, &m, true);
+    train(cpu, &ops_cpu, recipe, &m, false);
     const double noise = distance(gpu, shaken), apart = distance(gpu, cpu);
     printf("     loss %.4f to %.4f, on the CPU %.4f; apart %.5f, noise %.5f\n", gpu[0],
            gpu[STEPS - 1], cpu[STEPS - 1], apart, noise);
@@ -165,11 +167,93 @@ TEST(twenty_steps_as_on_the_cpu)
     CHECK(!memcmp(gpu, again, sizeof gpu), "two runs on the GPU differ");
 }
 
+TEST(twenty_steps_as_on_the_cpu)
+{
+    const char *fields[] = {"val_tokens", "1024", "val_chunk", "1024", NULL};
+    const Recipe recipe = model_recipe("tiny", fields);
+    check_curve(&recipe, (int[]){512, 100, 0, 300, 112, -1});
+}
+
+// GPT-2's vocabulary, narrower and with fewer tokens than `mini` so that the CPU takes seconds.
+TEST(twenty_steps_of_a_narrow_mini_as_on_the_cpu)
+{
+    const char *fields[] = {"heads",     "1",   "micro_batch", "256", "max_doc", "128",
+                            "val_chunk", "256", "val_tokens",  "256", NULL};
+    const Recipe recipe = model_recipe("mini", fields);
+    check_curve(&recipe, (int[]){128, 60, 0, 67, 1, -1});
+}
+
+// Holds the stream up until the test lets go of it, or for ten seconds.
+static atomic_bool let_go, held_too_long;
+
+static void CUDART_CB hold(void *unused)
+{
+    const struct timespec a_millisecond = {.tv_nsec = 1000000};
+    (void)unused;
+    for (int i = 0; !let_go && i < 10000; i++) nanosleep(&a_millisecond, NULL);
+    held_too_long = !let_go;
+}
+
+// The host queues whole steps while the GPU does not even begin: it waits for nothing.
+TEST(a_step_neither_waits_nor_allocates)
+{
+    static ModelBatch m;
+    Error err;
+    const char *fields[] = {"val_tokens", "1024", "val_chunk", "1024", NULL};
+    Recipe recipe = model_recipe("tiny", fields);
+    Gpt *gpt = model_create(&recipe, cuda, false, 1);
+    Optimizer optimizer;
+    CHECK(optimizer_create(&optimizer, gpt, &err), "%s", err.text);
+    model_batch(&m, 257, (int[]){512, 100, 0, 300, 112, -1});
+    for (int step = 0; step < 6; step++) { // the first four load kernels and plan products
+        gpt_set_step(gpt, step);
+        cuda->sync();
+        let_go = held_too_long = false;
+        if (step >= 4) cudaLaunchHostFunc(cuda_stream(), hold, NULL);
+        const CudaCounters before = cuda_counters();
+        gpt_set_step(gpt, step);
+        gpt_forward_backward(gpt, &m.batch);
+        optimizer_step(&optimizer, step);
+        const CudaCounters after = cuda_counters();
+        let_go = true;
+        const double loss = gpt_loss(gpt);
+        CHECK(isfinite(loss) && !held_too_long, "step %d waits for the GPU", step);
+        CHECK(before.waits == after.waits, "step %d waits %ld times", step,
+              after.waits - before.waits);
+        CHECK(before.allocations == after.allocations, "step %d allocates %ld times", step,
+              after.allocations - before.allocations);
+    }
+    optimizer_free(&optimizer);
+    gpt_free(gpt);
+}
+
+// A batch may be overwritten as soon as the call returns, and puts beyond the staging memory wait.
+TEST(what_was_put_may_be_overwritten)
+{
+    enum { N = 6 << 20 }; // 24 MiB
+    int32_t *host = malloc(N * sizeof *host), *device = cuda->mem_alloc(N * sizeof *host);
+    if (!host || !device) abort();
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < N; i++) host[i] = i + round;
+        cuda->mem_put(device, host, N * sizeof *host);
+        memset(host, 0xff, N * sizeof *host);
+        cuda->mem_get(host, device, N * sizeof *host);
+        int wrong = 0;
+        for (int i = 0; i < N; i++) wrong += host[i] != i + round;
+        CHECK(wrong == 0, "%d numbers", wrong);
+    }
+    cuda->mem_free(device);
+    free(host);
+}
+
 int main(void)
 {
     find_gpu();
     RUN(gradients_with_narrow_heads);
     RUN(gradients_with_wide_heads_and_odd_lengths);
     RUN(twenty_steps_as_on_the_cpu);
+    RUN(twenty_steps_of_a_narrow_mini_as_on_the_cpu);
+    RUN(a_step_neither_waits_nor_allocates);
+    RUN(what_was_put_may_be_overwritten);
     return TEST_SUMMARY();
 }

@@ -144,12 +144,15 @@ TEST(backout_norm_and_its_gradient)
 
 enum { VOCAB = 301 };
 
-// Token ids, half of them one frequent id, and the positions sorted by (id, position).
+// Token ids, half of them one frequent id, and the positions sorted by (id, position). With 129
+// tokens all of them are that id.
 static void make_ids(int32_t *ids, int32_t *order, int t)
 {
     int n = 0;
     for (int p = 0; p < t; p++)
-        ids[p] = random_uniform() < 0 ? 17 : (int)((random_uniform() + 1) / 2 * VOCAB) % VOCAB;
+        ids[p] = t == 129 || random_uniform() < 0
+                     ? 17
+                     : (int)((random_uniform() + 1) / 2 * VOCAB) % VOCAB;
     for (int v = 0; v < VOCAB; v++)
         for (int p = 0; p < t; p++)
             if (ids[p] == v) order[n++] = p;
@@ -252,27 +255,6 @@ static void check_bits(const Array *a, const void *cpu, DType type)
     CHECK(wrong == 0, "%zu of %zu numbers of %s differ", wrong, a->n, a->name);
 }
 
-TEST(quantize)
-{
-    static const double sizes[] = {1e-4, 1, 3e4};
-    static const Fp8Format formats[] = {FP8_NONE, FP8_E4M3, FP8_E5M2};
-    for (int i = 0; i < N_LENGTHS; i++)
-        for (int j = 0; j < 9; j++, free_arrays()) {
-            const size_t n = lengths[i];
-            const Fp8Format format = formats[j % 3];
-            const double scale = j % 2 ? 1.0 / 448 : 0.06186;
-            Array *x = array("x", DT_BF16, n, sizes[j / 3]), *y = array("y", DT_BF16, n, 1);
-            set_number(x, 0, i == 1 ? NAN : i == 2 ? -INFINITY : i == 3 ? -0.0 : 1e30);
-            float *in = malloc(n * sizeof *in), *out = malloc(n * sizeof *out);
-            for (size_t k = 0; k < n; k++) in[k] = (float)x->exact[k];
-            RUN_TWICE(cuda->quantize(y->gpu, x->gpu, format, scale, true, n));
-            ops_cpu.quantize(out, in, format, scale, true, n);
-            check_bits(y, out, DT_F32);
-            free(in);
-            free(out);
-        }
-}
-
 TEST(adam)
 {
     static const DType types[] = {DT_F32, DT_BF16};
@@ -320,9 +302,15 @@ TEST(sum)
     for (int i = 0; i < N_LENGTHS; i++, free_arrays()) {
         Array *x = array("x", DT_F32, lengths[i], 1);
         put_arrays();
-        const double got = cuda->sum(x->gpu, lengths[i]);
-        CHECK_NEAR(got, exact->sum(x->exact, lengths[i]), 1e-9); // both add in double
-        CHECK(got == cuda->sum(x->gpu, lengths[i]), "two sums differ");
+        double got[2], want = 1, start[2] = {1, 1};
+        double *total = cuda->mem_alloc(sizeof start);
+        cuda->mem_put(total, start, sizeof start);
+        for (int k = 0; k < 2; k++) cuda->sum(total + k, x->gpu, lengths[i]);
+        cuda->mem_get(got, total, sizeof got);
+        exact->sum(&want, x->exact, lengths[i]);
+        CHECK_NEAR(got[0], want, 1e-9); // both add in double
+        CHECK(got[0] == got[1], "two sums differ");
+        cuda->mem_free(total);
     }
 }
 
@@ -370,7 +358,8 @@ TEST(softcap_loss)
                 size_t wrong = 0;
                 for (size_t q = 0; q < u->n; q++) {
                     double got = dtype_get(u->result, DT_BF16, q), want = u->exact[q];
-                    double allowed = fabs(want) * (0x1p-8 + 2 * depth * 0x1p-24) +
+                    // Rounded to bf16 twice: what the sum's pass keeps, and the result.
+                    double allowed = fabs(want) * (2 * 0x1p-8 + 2 * depth * 0x1p-24) +
                                      grad_scale * cap / div * 0x1p-24;
                     if (grad_scale == 0) allowed = 0, want = dtype_get(u->initial, DT_BF16, q);
                     if (!(fabs(got - want) <= allowed)) {
@@ -420,7 +409,6 @@ int main(void)
     RUN(embedding_and_its_gradient);
     RUN(embedding_scatter);
     RUN(relu2_and_add);
-    RUN(quantize);
     RUN(adam);
     RUN(load_param_and_accumulate);
     RUN(sum);

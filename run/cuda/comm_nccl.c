@@ -1,0 +1,356 @@
+// One communicator and one stream of high priority. A collective waits for an event recorded on the
+// device's own stream, and leaves one behind; both come from a ring that no step goes around.
+//
+// For measurements (bench/, docs/ranks.md): TURBOMUON_COMM=timing adds up how long the device's
+// stream stands still in comm_wait, TURBOMUON_COMM=stub leaves the collectives out, so that the
+// numbers are wrong and the time is that of the computation alone.
+#include "comm_nccl.h"
+
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+#include <glob.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../ops/cuda/device.h"
+
+// What of NCCL's documented interface is used.
+typedef struct ncclComm *ncclComm_t;
+typedef struct {
+    char internal[COMM_NCCL_ID_BYTES];
+} ncclUniqueId;
+enum { ncclSuccess = 0, ncclInProgress = 7 };
+enum { ncclFloat16 = 6, ncclFloat32 = 7, ncclFloat64 = 8, ncclBfloat16 = 9 };
+enum { ncclSum = 0, ncclAvg = 4 };
+
+static struct {
+    void *library;
+    int (*GetVersion)(int *);
+    int (*GetUniqueId)(ncclUniqueId *);
+    int (*CommInitRank)(ncclComm_t *, int, ncclUniqueId, int);
+    int (*CommGetAsyncError)(ncclComm_t, int *);
+    int (*CommDestroy)(ncclComm_t);
+    int (*ReduceScatter)(const void *, void *, size_t, int, int, ncclComm_t, cudaStream_t);
+    int (*AllGather)(const void *, void *, size_t, int, ncclComm_t, cudaStream_t);
+    int (*AllReduce)(const void *, void *, size_t, int, int, ncclComm_t, cudaStream_t);
+    int (*Reduce)(const void *, void *, size_t, int, int, int, ncclComm_t, cudaStream_t);
+    int (*Broadcast)(const void *, void *, size_t, int, int, ncclComm_t, cudaStream_t);
+    int (*GroupStart)(void);
+    int (*GroupEnd)(void);
+    const char *(*GetErrorString)(int);
+} nccl;
+
+enum { RING = 1024 };
+
+typedef struct {
+    Comm comm;
+    ncclComm_t nccl;
+    cudaStream_t stream, compute;
+    cudaEvent_t ready, done[RING];
+    CommTicket last, waited; // collectives started; the last one that the device waits for
+    double *sums, *staged;   // COMM_MAX_SUM on the device, and where the host leaves them
+    CommTicket sum;          // of the sum that was started
+    bool timing, stub;
+    cudaEvent_t before[RING], after[RING]; // of waits, when they are timed
+    int waits;
+} CommNccl;
+
+static CommNccl *of(Comm *comm) { return (CommNccl *)comm; }
+
+// A GPU or a connection that fails ends this rank, and its peers with it.
+static void end(const CommNccl *c, const char *call, const char *error)
+{
+    fprintf(stderr, "error: rank %d: %s: %s\n", c->comm.rank, call, error);
+    _exit(1);
+}
+
+static void check_cuda(const CommNccl *c, cudaError_t status, const char *call)
+{
+    if (status != cudaSuccess) end(c, call, cudaGetErrorString(status));
+}
+#define CUDA(call) check_cuda(c, (call), #call)
+
+static void check_nccl(const CommNccl *c, int status, const char *call)
+{
+    if (status != ncclSuccess && status != ncclInProgress)
+        end(c, call, nccl.GetErrorString(status));
+}
+#define NCCL(call) check_nccl(c, (call), #call)
+
+static int type_of(DType t)
+{
+    return t == DT_F64    ? ncclFloat64
+           : t == DT_F32  ? ncclFloat32
+           : t == DT_BF16 ? ncclBfloat16
+                          : ncclFloat16;
+}
+
+// ---- collectives -------------------------------------------------------------------------------
+
+static void begin(CommNccl *c)
+{
+    CUDA(cudaEventRecord(c->ready, c->compute));
+    CUDA(cudaStreamWaitEvent(c->stream, c->ready, 0));
+}
+
+static CommTicket finish(CommNccl *c)
+{
+    c->last++;
+    CUDA(cudaEventRecord(c->done[c->last % RING], c->stream));
+    return c->last;
+}
+
+static CommTicket nccl_reduce_scatter(Comm *comm, void *out, const void *in, size_t n, int parts,
+                                      DType dtype)
+{
+    CommNccl *c = of(comm);
+    const int type = type_of(dtype);
+    begin(c);
+    if (c->stub) return finish(c);
+    if (parts == comm->world) {
+        NCCL(nccl.ReduceScatter(in, out, n, type, ncclAvg, c->nccl, c->stream));
+        return finish(c);
+    }
+    NCCL(nccl.GroupStart());
+    for (int j = 0; j < parts; j++) {
+        const char *part = (const char *)in + (size_t)j * n * dtype_size(dtype);
+        NCCL(nccl.Reduce(part, j == comm->rank ? out : NULL, n, type, ncclAvg, j, c->nccl,
+                         c->stream));
+    }
+    NCCL(nccl.GroupEnd());
+    return finish(c);
+}
+
+static CommTicket nccl_all_gather(Comm *comm, void *x, size_t n, int parts, DType dtype)
+{
+    CommNccl *c = of(comm);
+    const size_t bytes = n * dtype_size(dtype);
+    const int type = type_of(dtype);
+    begin(c);
+    if (c->stub) return finish(c);
+    if (parts == comm->world) {
+        NCCL(
+            nccl.AllGather((char *)x + (size_t)comm->rank * bytes, x, n, type, c->nccl, c->stream));
+        return finish(c);
+    }
+    NCCL(nccl.GroupStart());
+    for (int j = 0; j < parts; j++) {
+        char *part = (char *)x + (size_t)j * bytes;
+        NCCL(nccl.Broadcast(part, part, n, type, j, c->nccl, c->stream));
+    }
+    NCCL(nccl.GroupEnd());
+    return finish(c);
+}
+
+static CommTicket nccl_all_reduce(Comm *comm, void *x, size_t n, DType dtype)
+{
+    CommNccl *c = of(comm);
+    begin(c);
+    if (!c->stub) NCCL(nccl.AllReduce(x, x, n, type_of(dtype), ncclAvg, c->nccl, c->stream));
+    return finish(c);
+}
+
+static void nccl_wait(Comm *comm, CommTicket ticket)
+{
+    CommNccl *c = of(comm);
+    if (ticket <= c->waited) return; // one of the later collectives has been waited for
+    c->waited = ticket;
+    const bool timed = c->timing && c->waits < RING;
+    if (timed) CUDA(cudaEventRecord(c->before[c->waits], c->compute));
+    CUDA(cudaStreamWaitEvent(c->compute, c->done[ticket % RING], 0));
+    if (timed) CUDA(cudaEventRecord(c->after[c->waits++], c->compute));
+}
+
+// Waits for the device, and for a peer that fails meanwhile.
+static void wait_on_host(CommNccl *c)
+{
+    cudaError_t status;
+    int error = ncclSuccess;
+    while ((status = cudaStreamQuery(c->compute)) == cudaErrorNotReady) {
+        NCCL(nccl.CommGetAsyncError(c->nccl, &error));
+        check_nccl(c, error, "a collective");
+    }
+    CUDA(status);
+}
+
+static void add_waits(CommNccl *c)
+{
+    for (int i = 0; i < c->waits; i++) {
+        float ms;
+        CUDA(cudaEventElapsedTime(&ms, c->before[i], c->after[i]));
+        c->comm.waited_ms += (double)ms;
+    }
+    c->waits = 0;
+}
+
+static void nccl_sum_start(Comm *comm, const double *x, int n)
+{
+    CommNccl *c = of(comm);
+    const size_t bytes = (size_t)n * sizeof *x;
+    memcpy(c->staged, x, bytes);
+    CUDA(cudaMemcpyAsync(c->sums, c->staged, bytes, cudaMemcpyHostToDevice, c->compute));
+    begin(c);
+    NCCL(nccl.AllReduce(c->sums, c->sums, (size_t)n, ncclFloat64, ncclSum, c->nccl, c->stream));
+    c->sum = finish(c);
+}
+
+static void nccl_sum_finish(Comm *comm, double *x, int n)
+{
+    CommNccl *c = of(comm);
+    const size_t bytes = (size_t)n * sizeof *x;
+    nccl_wait(comm, c->sum);
+    CUDA(cudaMemcpyAsync(c->staged, c->sums, bytes, cudaMemcpyDeviceToHost, c->compute));
+    wait_on_host(c);
+    memcpy(x, c->staged, bytes);
+    add_waits(c);
+}
+
+// The process is about to end: nothing waits for peers here.
+static void nccl_close(Comm *comm)
+{
+    CommNccl *c = of(comm);
+    CUDA(cudaStreamSynchronize(c->stream));
+    NCCL(nccl.CommDestroy(c->nccl));
+    for (int i = 0; i < RING; i++) {
+        cudaEventDestroy(c->done[i]);
+        if (c->timing) cudaEventDestroy(c->before[i]), cudaEventDestroy(c->after[i]);
+    }
+    cudaEventDestroy(c->ready);
+    cudaStreamDestroy(c->stream);
+    cudaFree(c->sums);
+    cudaFreeHost(c->staged);
+    free(c);
+}
+
+// ---- opening -----------------------------------------------------------------------------------
+
+// Opens the first file of a pattern.
+static void *open_matching(const char *pattern)
+{
+    glob_t found;
+    void *library = NULL;
+    if (glob(pattern, 0, NULL, &found)) return NULL;
+    for (size_t i = 0; i < found.gl_pathc && !library; i++)
+        library = dlopen(found.gl_pathv[i], RTLD_NOW | RTLD_LOCAL);
+    globfree(&found);
+    return library;
+}
+
+bool comm_nccl_load(Error *err)
+{
+    static const char *const patterns[] = {
+        "/usr/local/cuda/lib64/libnccl.so.2",
+        "/usr/lib/x86_64-linux-gnu/libnccl.so.2",
+        "/usr/lib/python3*/*-packages/nvidia/nccl/lib/libnccl.so.2",
+        "/usr/local/lib/python3*/*-packages/nvidia/nccl/lib/libnccl.so.2",
+        "/opt/*/lib/python3*/site-packages/nvidia/nccl/lib/libnccl.so.2",
+        "/root/.pyenv/versions/*/lib/python3*/site-packages/nvidia/nccl/lib/libnccl.so.2",
+    };
+    const char *named = getenv("NCCL_LIBRARY");
+    if (nccl.library) return true;
+    void *library = dlopen(named ? named : "libnccl.so.2", RTLD_NOW | RTLD_LOCAL);
+    if (!library && named) return fail(err, "NCCL_LIBRARY: %.300s", dlerror());
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns && !library; i++)
+        library = open_matching(patterns[i]);
+    if (!library)
+        return fail(err, "several GPUs need NCCL, and libnccl.so.2 is neither on the library path "
+                         "nor beside CUDA or PyTorch: install it (package libnccl2, or pip install "
+                         "nvidia-nccl-cu13) or set NCCL_LIBRARY to the file");
+    const struct {
+        const char *name;
+        void *place;
+    } functions[] = {
+        {"ncclGetVersion", &nccl.GetVersion},
+        {"ncclGetUniqueId", &nccl.GetUniqueId},
+        {"ncclCommInitRank", &nccl.CommInitRank},
+        {"ncclCommGetAsyncError", &nccl.CommGetAsyncError},
+        {"ncclCommDestroy", &nccl.CommDestroy},
+        {"ncclReduceScatter", &nccl.ReduceScatter},
+        {"ncclAllGather", &nccl.AllGather},
+        {"ncclAllReduce", &nccl.AllReduce},
+        {"ncclReduce", &nccl.Reduce},
+        {"ncclBroadcast", &nccl.Broadcast},
+        {"ncclGroupStart", &nccl.GroupStart},
+        {"ncclGroupEnd", &nccl.GroupEnd},
+        {"ncclGetErrorString", &nccl.GetErrorString},
+    };
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
+        void *function = dlsym(library, functions[i].name);
+        if (!function)
+            return fail(err, "the NCCL that was found has no %s: it is too old, 2.10 is needed",
+                        functions[i].name);
+        memcpy(functions[i].place, &function, sizeof function);
+    }
+    nccl.library = library;
+    return true;
+}
+
+bool comm_nccl_id(char id[COMM_NCCL_ID_BYTES], Error *err)
+{
+    ncclUniqueId made;
+    const int status = nccl.GetUniqueId(&made);
+    if (status != ncclSuccess)
+        return fail(err, "NCCL makes no id: %s (NCCL_DEBUG=WARN says more)",
+                    nccl.GetErrorString(status));
+    memcpy(id, made.internal, COMM_NCCL_ID_BYTES);
+    return true;
+}
+
+static cudaError_t make_events(CommNccl *c)
+{
+    cudaError_t status = cudaEventCreateWithFlags(&c->ready, cudaEventDisableTiming);
+    for (int i = 0; i < RING && status == cudaSuccess; i++) {
+        status = cudaEventCreateWithFlags(&c->done[i], cudaEventDisableTiming);
+        if (c->timing && status == cudaSuccess) status = cudaEventCreate(&c->before[i]);
+        if (c->timing && status == cudaSuccess) status = cudaEventCreate(&c->after[i]);
+    }
+    return status;
+}
+
+Comm *comm_nccl_open(const char id[COMM_NCCL_ID_BYTES], int rank, int world, Error *err)
+{
+    const char *mode = getenv("TURBOMUON_COMM");
+    CommNccl *c = calloc(1, sizeof *c);
+    ncclUniqueId unique;
+    int low, high, version = 0;
+    if (!c) {
+        fail(err, "out of memory for the collectives");
+        return NULL;
+    }
+    c->comm = (Comm){.rank = rank,
+                     .world = world,
+                     .reduce_scatter = nccl_reduce_scatter,
+                     .all_gather = nccl_all_gather,
+                     .all_reduce = nccl_all_reduce,
+                     .wait = nccl_wait,
+                     .sum_start = nccl_sum_start,
+                     .sum_finish = nccl_sum_finish,
+                     .close = nccl_close};
+    c->timing = mode && !strcmp(mode, "timing");
+    c->stub = mode && !strcmp(mode, "stub");
+    c->compute = cuda_stream();
+    nccl.GetVersion(&version);
+    snprintf(c->comm.description, sizeof c->comm.description, "NCCL %d.%d.%d%s", version / 10000,
+             version / 100 % 100, version % 100, c->stub ? ", left out" : "");
+    cudaError_t status = cudaDeviceGetStreamPriorityRange(&low, &high);
+    if (status == cudaSuccess)
+        status = cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking, high);
+    if (status == cudaSuccess) status = make_events(c);
+    if (status == cudaSuccess)
+        status = cudaMalloc((void **)&c->sums, COMM_MAX_SUM * sizeof *c->sums);
+    if (status == cudaSuccess)
+        status = cudaMallocHost((void **)&c->staged, COMM_MAX_SUM * sizeof *c->sums);
+    if (status != cudaSuccess) {
+        fail(err, "rank %d: %s", rank, cudaGetErrorString(status));
+        free(c);
+        return NULL;
+    }
+    memcpy(unique.internal, id, COMM_NCCL_ID_BYTES);
+    const int result = nccl.CommInitRank(&c->nccl, world, unique, rank);
+    if (result == ncclSuccess) return &c->comm;
+    fail(err, "NCCL does not connect rank %d of %d: %s (NCCL_DEBUG=WARN says more)", rank, world,
+         nccl.GetErrorString(result));
+    free(c);
+    return NULL;
+}

@@ -1,0 +1,416 @@
+#include "peers.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    CONNECT_MS = 60000,
+    BEAT_MS = 500,
+    SILENCE_MS = 8000, // of a rank that is alive: a few beats, and a busy machine
+    MAX_PAYLOAD = 1 << 16,
+};
+typedef enum { HELLO, DATA, BEAT, FAIL, STOP, BYE } Kind;
+
+typedef struct {
+    uint32_t magic, kind;
+    int32_t rank, step;
+    uint32_t bytes; // that follow
+} Frame;
+static const uint32_t magic = 0x74756d75;
+
+typedef struct {
+    int fd, step;
+    bool gone; // after its BYE
+    int64_t heard;
+    char *data; // received and not yet taken, or NULL
+    size_t bytes;
+} Peer;
+
+struct Peers {
+    RankEnv env;
+    Peer *peer; // (world) of rank 0; of the others only [0]
+    int n;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t arrived;
+    atomic_int step, said;
+    atomic_bool closing;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+// ---- frames ------------------------------------------------------------------------------------
+
+static bool send_all(int fd, const void *data, size_t bytes)
+{
+    const char *next = data;
+    while (bytes > 0) {
+        const ssize_t sent = send(fd, next, bytes, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) continue;
+        if (sent <= 0) return false;
+        next += sent;
+        bytes -= (size_t)sent;
+    }
+    return true;
+}
+
+static bool receive_all(int fd, void *data, size_t bytes)
+{
+    char *next = data;
+    while (bytes > 0) {
+        const ssize_t got = recv(fd, next, bytes, 0);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return false;
+        next += got;
+        bytes -= (size_t)got;
+    }
+    return true;
+}
+
+// Frames are sent by the main thread and by the watching one.
+static bool send_frame(Peers *p, int fd, Kind kind, const void *data, size_t bytes)
+{
+    const Frame frame = {magic, kind, p->env.rank, atomic_load(&p->step), (uint32_t)bytes};
+    pthread_mutex_lock(&p->lock);
+    const bool ok = send_all(fd, &frame, sizeof frame) && send_all(fd, data, bytes);
+    pthread_mutex_unlock(&p->lock);
+    return ok;
+}
+
+// ---- stopping ----------------------------------------------------------------------------------
+
+// Whether nobody has told yet why the run ends, and this process is to.
+static bool claim(Peers *p)
+{
+    if (p->env.board) return !atomic_exchange(&p->env.board->said, 1);
+    return p->env.rank <= 1 && !atomic_exchange(&p->said, 1);
+}
+
+// Ends this rank, and on rank 0 all the others.
+static void stop(Peers *p, const char *text)
+{
+    if (text && claim(p)) fprintf(stderr, "error: %s\n", text);
+    for (int i = 0; p->env.rank == 0 && i < p->n; i++)
+        if (p->peer[i].fd >= 0) send_frame(p, p->peer[i].fd, STOP, NULL, 0);
+    _exit(1);
+}
+
+static void lost(Peers *p, const Peer *peer, const char *how)
+{
+    char text[256];
+    const int rank = p->env.rank ? 0 : (int)(peer - p->peer);
+    snprintf(text, sizeof text, "rank %d %s after step %d; all ranks are stopped", rank, how,
+             peer->step);
+    stop(p, text);
+}
+
+// ---- the watching thread -----------------------------------------------------------------------
+
+static void receive(Peers *p, Peer *peer)
+{
+    Frame frame;
+    char text[640];
+    if (!receive_all(peer->fd, &frame, sizeof frame) || frame.magic != magic ||
+        frame.bytes > MAX_PAYLOAD) {
+        if (atomic_load(&p->closing) || peer->gone) {
+            peer->gone = true;
+            close(peer->fd);
+            peer->fd = -1;
+            return;
+        }
+        usleep(100000); // whoever knows better, its own message or the launcher, speaks first
+        lost(p, peer, "is gone");
+    }
+    char *data = calloc(1, frame.bytes + 1);
+    if (!data || !receive_all(peer->fd, data, frame.bytes)) lost(p, peer, "is gone");
+    peer->heard = now_ms();
+    peer->step = frame.step;
+    switch (frame.kind) {
+    case DATA:
+        pthread_mutex_lock(&p->lock);
+        free(peer->data);
+        peer->data = data, peer->bytes = frame.bytes;
+        pthread_cond_broadcast(&p->arrived);
+        pthread_mutex_unlock(&p->lock);
+        return;
+    case FAIL:
+        snprintf(text, sizeof text, "rank %d: %.500s", frame.rank, data);
+        stop(p, text);
+        break;
+    case STOP:
+        stop(p, NULL);
+        break;
+    case BYE:
+        peer->gone = true;
+        break;
+    default:
+        break;
+    }
+    free(data);
+}
+
+static void *watch(void *argument)
+{
+    Peers *p = argument;
+    struct pollfd *polled = calloc((size_t)p->n, sizeof *polled);
+    int64_t beaten = 0;
+    if (!polled) stop(p, "out of memory to watch the ranks");
+    for (;;) {
+        bool any = false;
+        for (int i = 0; i < p->n; i++) {
+            polled[i] = (struct pollfd){.fd = p->peer[i].fd, .events = POLLIN};
+            any = any || (p->peer[i].fd >= 0 && !p->peer[i].gone);
+        }
+        if (!any && atomic_load(&p->closing)) break;
+        const int64_t before = now_ms();
+        poll(polled, (nfds_t)p->n, BEAT_MS / 2);
+        const int64_t now = now_ms();
+        // A machine, or this process, that stood still is no reason to blame others.
+        if (now - before > 2 * BEAT_MS)
+            for (int i = 0; i < p->n; i++) p->peer[i].heard = now;
+        for (int i = 0; i < p->n; i++) {
+            Peer *peer = &p->peer[i];
+            if (peer->fd < 0) continue;
+            if (polled[i].revents) receive(p, peer);
+            if (peer->fd >= 0 && !peer->gone && now - peer->heard > SILENCE_MS)
+                lost(p, peer, "does not answer");
+            if (now - beaten >= BEAT_MS && peer->fd >= 0 && !peer->gone)
+                send_frame(p, peer->fd, BEAT, NULL, 0);
+        }
+        if (now - beaten >= BEAT_MS) beaten = now;
+    }
+    free(polled);
+    return NULL;
+}
+
+// ---- connecting --------------------------------------------------------------------------------
+
+static void tune(int fd)
+{
+    const int on = 1;
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+static bool listen_at(Peers *p, Error *err)
+{
+    const struct sockaddr_in6 address = {.sin6_family = AF_INET6,
+                                         .sin6_port = htons((uint16_t)p->env.port),
+                                         .sin6_addr = in6addr_any};
+    const struct sockaddr_in address4 = {.sin_family = AF_INET,
+                                         .sin_port = htons((uint16_t)p->env.port)};
+    const int on = 1, off = 0;
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const bool six = fd >= 0;
+    if (!six) fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (six) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+    if (fd < 0 ||
+        (six ? bind(fd, (const struct sockaddr *)&address, sizeof address)
+             : bind(fd, (const struct sockaddr *)&address4, sizeof address4)) ||
+        listen(fd, LAUNCH_MAX_RANKS))
+        return fail(err, "rank 0 cannot listen at port %d: %s; choose another MASTER_PORT",
+                    p->env.port, strerror(errno));
+    p->env.listener = fd;
+    return true;
+}
+
+// Rank 0: a connection from every other rank.
+static bool accept_all(Peers *p, Error *err)
+{
+    const int64_t deadline = now_ms() + CONNECT_MS;
+    if (p->env.listener < 0 && !listen_at(p, err)) return false;
+    for (int missing = p->env.world - 1; missing > 0;) {
+        struct pollfd polled = {.fd = p->env.listener, .events = POLLIN};
+        Frame hello;
+        const int64_t left = deadline - now_ms();
+        if (left <= 0)
+            return fail(err, "%d of %d ranks did not come to port %d within %d s: start them all",
+                        missing, p->env.world, p->env.port, CONNECT_MS / 1000);
+        if (poll(&polled, 1, left < 1000 ? (int)left : 1000) <= 0) continue;
+        const int fd = accept(p->env.listener, NULL, NULL);
+        const struct timeval limit = {.tv_sec = 2}, none = {0};
+        if (fd < 0) continue;
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+        if (!receive_all(fd, &hello, sizeof hello) || hello.magic != magic || hello.kind != HELLO) {
+            close(fd); // a stranger
+            continue;
+        }
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
+        if (hello.rank < 1 || hello.rank >= p->env.world || hello.step != p->env.world)
+            return fail(err, "a process that is rank %d of %d came to rank 0 of %d", hello.rank,
+                        hello.step, p->env.world);
+        if (p->peer[hello.rank].fd >= 0)
+            return fail(err, "two processes say that they are rank %d", hello.rank);
+        tune(fd);
+        p->peer[hello.rank].fd = fd;
+        missing--;
+    }
+    close(p->env.listener);
+    return true;
+}
+
+// Another rank: a connection to rank 0, which may not listen yet.
+static bool connect_first(Peers *p, Error *err)
+{
+    const int64_t deadline = now_ms() + CONNECT_MS;
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    const Frame hello = {magic, HELLO, p->env.rank, p->env.world, 0};
+    char port[16];
+    snprintf(port, sizeof port, "%d", p->env.port);
+    for (;;) {
+        struct addrinfo *found = NULL;
+        const int status = getaddrinfo(p->env.master, port, &hints, &found);
+        for (struct addrinfo *a = found; !status && a; a = a->ai_next) {
+            const int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+            if (fd >= 0 && !connect(fd, a->ai_addr, a->ai_addrlen) &&
+                send_all(fd, &hello, sizeof hello)) {
+                freeaddrinfo(found);
+                tune(fd);
+                p->peer[0].fd = fd;
+                return true;
+            }
+            if (fd >= 0) close(fd);
+        }
+        if (found) freeaddrinfo(found);
+        if (now_ms() > deadline)
+            return fail(err, "rank %d cannot reach rank 0 at %.200s port %d: %s", p->env.rank,
+                        p->env.master, p->env.port,
+                        status ? gai_strerror(status) : strerror(errno));
+        usleep(50000);
+    }
+}
+
+bool peers_open(Peers **peers, const RankEnv *env, Error *err)
+{
+    Peers *p = calloc(1, sizeof *p);
+    *peers = p;
+    if (!p || !(p->peer = calloc((size_t)env->world, sizeof *p->peer)))
+        return fail(err, "out of memory for the ranks' connections");
+    p->env = *env;
+    p->n = env->rank == 0 ? env->world : 1;
+    for (int i = 0; i < env->world; i++) p->peer[i].fd = -1;
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->arrived, NULL);
+    if (!(env->rank == 0 ? accept_all(p, err) : connect_first(p, err))) return false;
+    for (int i = 0; i < p->n; i++) p->peer[i].heard = now_ms();
+    if (pthread_create(&p->thread, NULL, watch, p))
+        return fail(err, "cannot start the thread that watches the ranks");
+    return true;
+}
+
+void peers_close(Peers *p)
+{
+    if (!p) return;
+    if (p->thread) {
+        // Rank 0 leaves last, so that the others find it until they do.
+        for (int i = 0; p->env.rank == 0 && i < p->n; i++)
+            while (p->peer[i].fd >= 0 && !p->peer[i].gone) usleep(1000);
+        atomic_store(&p->closing, true);
+        for (int i = 0; i < p->n; i++)
+            if (p->peer[i].fd >= 0) send_frame(p, p->peer[i].fd, BYE, NULL, 0);
+        pthread_join(p->thread, NULL);
+    }
+    for (int i = 0; p->peer && i < p->n; i++) {
+        if (p->peer[i].fd >= 0) close(p->peer[i].fd);
+        free(p->peer[i].data);
+    }
+    free(p->peer);
+    free(p);
+}
+
+// ---- messages ----------------------------------------------------------------------------------
+
+// The next message of a peer, to be freed.
+static char *take_data(Peers *p, Peer *peer, size_t *bytes)
+{
+    pthread_mutex_lock(&p->lock);
+    while (!peer->data) pthread_cond_wait(&p->arrived, &p->lock);
+    char *data = peer->data;
+    *bytes = peer->bytes;
+    peer->data = NULL;
+    pthread_mutex_unlock(&p->lock);
+    return data;
+}
+
+bool peers_broadcast(Peers *p, void *data, size_t bytes, Error *err)
+{
+    if (bytes > MAX_PAYLOAD) return fail(err, "a message of %zu bytes", bytes);
+    if (p->env.rank == 0) {
+        for (int i = 1; i < p->n; i++)
+            if (!send_frame(p, p->peer[i].fd, DATA, data, bytes))
+                return fail(err, "rank %d cannot be reached", i);
+        return true;
+    }
+    size_t got;
+    char *received = take_data(p, &p->peer[0], &got);
+    const bool ok = got == bytes;
+    if (ok) memcpy(data, received, bytes);
+    free(received);
+    return ok || fail(err, "rank 0 runs another version of this program");
+}
+
+// The first line in which two texts differ, of each.
+static void first_difference(const char *a, const char *b, char *line_a, char *line_b, size_t size)
+{
+    while (*a && *b) {
+        const size_t na = strcspn(a, "\n"), nb = strcspn(b, "\n");
+        if (na != nb || memcmp(a, b, na)) break;
+        a += na + (a[na] == '\n');
+        b += nb + (b[nb] == '\n');
+    }
+    snprintf(line_a, size, "%.*s", (int)strcspn(a, "\n"), a);
+    snprintf(line_b, size, "%.*s", (int)strcspn(b, "\n"), b);
+}
+
+bool peers_agree(Peers *p, const char *text, Error *err)
+{
+    Error verdict = {""};
+    char here[160], there[160];
+    size_t bytes;
+    if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, text, strlen(text)))
+        return fail(err, "rank 0 cannot be reached");
+    for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
+        char *other = take_data(p, &p->peer[i], &bytes);
+        if (!verdict.text[0] && strcmp(other, text)) {
+            first_difference(text, other, here, there, sizeof here);
+            fail(&verdict,
+                 "the ranks were started differently: rank 0 has \"%s\" and rank %d \"%s\"; give "
+                 "all of them the same options and data",
+                 here, i, there);
+        }
+        free(other);
+    }
+    if (!peers_broadcast(p, &verdict, sizeof verdict, err)) return false;
+    return !verdict.text[0] || fail(err, "%s", verdict.text);
+}
+
+void peers_step(Peers *p, int step)
+{
+    atomic_store(&p->step, step);
+    if (p->env.board) atomic_store(&p->env.board->step[p->env.local_rank], step);
+}
+
+bool peers_fail(Peers *p, const char *text)
+{
+    if (!p) return true;
+    if (!p->thread) return claim(p);
+    const bool first = p->env.rank == 0, mine = (first || p->env.board) && claim(p);
+    for (int i = 0; i < p->n; i++)
+        if (p->peer[i].fd >= 0)
+            send_frame(p, p->peer[i].fd, first ? STOP : FAIL, text, first ? 0 : strlen(text));
+    return mine;
+}

@@ -1,0 +1,202 @@
+#include "ranks.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "comm_shm.h"
+#ifdef USE_CUDA
+#include "../ops/cuda/device.h"
+#include "cuda/comm_nccl.h"
+#endif
+
+// ---- processes ---------------------------------------------------------------------------------
+
+// Every rank of this node its share of the cores, unless somebody chose.
+static void share_cores(const Run *run)
+{
+#ifdef _OPENMP
+    const int on_node = run->env.local_world ? run->env.local_world : run->env.world;
+    const int cores = omp_get_num_procs() / on_node;
+    if (run->options.threads == 0 && !getenv("OMP_NUM_THREADS"))
+        omp_set_num_threads(cores > 0 ? cores : 1);
+#else
+    (void)run;
+#endif
+}
+
+bool ranks_start(Run *run, Error *err)
+{
+    Options *o = &run->options;
+    const int count = o->gpus > 0 ? o->gpus : o->ranks;
+    run->usage = true; // until the end of this function
+    if (!launch_environment(&run->env, err)) return false;
+    if (o->gpus > 0 && o->ranks > 0)
+        return fail(err, "--gpus %d and --ranks %d: give one of them", o->gpus, o->ranks);
+    if (o->gpus > 0 && !strcmp(o->device, "cpu"))
+        return fail(err, "--gpus %d and --device cpu: use --ranks for ranks on CPUs", o->gpus);
+    if (o->ranks > 0 && !strcmp(o->device, "cuda"))
+        return fail(err, "--ranks %d is for CPUs, and --device is cuda: use --gpus", o->ranks);
+    if (count > 0 && run->env.world > 1)
+        return fail(err,
+                    "the environment says that this is rank %d of %d (torchrun, mpirun or srun): "
+                    "leave --%s out, or WORLD_SIZE",
+                    run->env.rank, run->env.world, o->gpus > 0 ? "gpus" : "ranks");
+    if (o->nodes > 1 && count == 0)
+        return fail(err, "--nodes %d needs --gpus: how many on each", o->nodes);
+    if (o->node >= o->nodes)
+        return fail(err, "--node %d of %d: nodes count from 0", o->node, o->nodes);
+    if (o->gpus > 0) snprintf(o->device, sizeof o->device, "cuda");
+    if (o->ranks > 0) snprintf(o->device, sizeof o->device, "cpu");
+    run->usage = false;
+    if (count * o->nodes > 1 && !launch_ranks(&run->env, count, o->nodes, o->node, err))
+        return false;
+    if (run->env.world > 1) share_cores(run);
+#ifdef USE_CUDA
+    if (run->env.world > 1) ops_cuda_select(run->env.local_rank);
+#endif
+    return true;
+}
+
+bool ranks_connect(Run *run, Error *err)
+{
+    return run->env.world == 1 || peers_open(&run->peers, &run->env, err);
+}
+
+// ---- collectives -------------------------------------------------------------------------------
+
+// Where rank 0's shared memory is found: by other processes of the same machine alone.
+typedef struct {
+    char boot[64];
+    int pid, fd;
+} Place;
+
+static void read_boot(char boot[64])
+{
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
+    memset(boot, 0, 64);
+    if (!file) return;
+    if (!fgets(boot, 64, file)) boot[0] = '\0';
+    fclose(file);
+}
+
+static Comm *open_shared_memory(Run *run, Error *err)
+{
+    const RankEnv *env = &run->env;
+    const size_t size = comm_shm_size(env->world);
+    char path[64], boot[64];
+    Place place = {.pid = (int)getpid()};
+    read_boot(place.boot);
+    memcpy(boot, place.boot, sizeof boot);
+    if (env->rank == 0) place.fd = memfd_create("ranks", MFD_CLOEXEC);
+    if (env->rank == 0 && (place.fd < 0 || ftruncate(place.fd, (off_t)size))) {
+        fail(err, "no memory for the ranks to share: %s", strerror(errno));
+        return NULL;
+    }
+    int fd = place.fd;
+    void *shared = MAP_FAILED;
+    if (env->rank == 0) {
+        shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (shared != MAP_FAILED && !comm_shm_prepare(shared, env->world, err)) return NULL;
+    }
+    if (!peers_broadcast(run->peers, &place, sizeof place, err)) return NULL;
+    if (strcmp(boot, place.boot)) {
+        fail(err,
+             "ranks on CPUs share memory, and rank %d is not on the machine of rank 0: start "
+             "them all on one",
+             env->rank);
+        return NULL;
+    }
+    if (env->rank != 0) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", place.pid, place.fd);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd >= 0) shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    }
+    if (shared == MAP_FAILED) {
+        fail(err, "rank %d cannot share the memory of rank 0: %s", env->rank, strerror(errno));
+        return NULL;
+    }
+    return comm_shm_open(shared, env->rank, env->world, err);
+}
+
+static Comm *open_nccl(Run *run, Error *err)
+{
+#ifdef USE_CUDA
+    char id[COMM_NCCL_ID_BYTES] = {0};
+    if (!comm_nccl_load(err) || (run->env.rank == 0 && !comm_nccl_id(id, err)) ||
+        !peers_broadcast(run->peers, id, sizeof id, err))
+        return NULL;
+    return comm_nccl_open(id, run->env.rank, run->env.world, err);
+#else
+    (void)run;
+    fail(err, "this program was built without CUDA");
+    return NULL;
+#endif
+}
+
+bool ranks_open(Run *run, Error *err)
+{
+    const int world = run->env.world;
+    if (world == 1) return true;
+    if (run->recipe.micro_batches % world)
+        return fail(err,
+                    "%d ranks cannot share the %d micro-batches of a step (--micro-batches): the "
+                    "number of ranks must divide them",
+                    world, run->recipe.micro_batches);
+    run->comm = run->ops == &ops_cpu ? open_shared_memory(run, err) : open_nccl(run, err);
+    return run->comm != NULL;
+}
+
+// ---- agreement ---------------------------------------------------------------------------------
+
+bool ranks_agree(Run *run, const char *version, Error *err)
+{
+    char *text = NULL, value[512];
+    const char *field;
+    size_t size = 0;
+    if (run->env.world == 1) return true;
+    FILE *out = open_memstream(&text, &size);
+    if (!out) return fail(err, "out of memory to compare the ranks' options");
+    const StreamCursor cursor = loader_cursor(run->loader);
+    fprintf(out, "%s\ndevice %s\nrecipe %s\n", version, run->ops->name, run->recipe.name);
+    for (int i = 0; (field = recipe_field(&run->recipe, i, value, sizeof value)); i++)
+        fprintf(out, "%s %s\n", field, value);
+    fprintf(out, "steps %d\nseed %lld\nstorage %s\nepochs %d\nresumed step %d\n", run->end,
+            (long long)run->state.seed, run->real_storage ? "real" : "recipe", run->options.epochs,
+            run->state.step);
+    fprintf(out, "checkpoint_every %d\nresumed %s\n", run->options.checkpoint_every,
+            run->resuming ? metadata_find(&run->resume.header.metadata, "checksum") : "no");
+    fprintf(out, "training data %016llx at %lld\nvalidation tokens %lld of %lld\n",
+            (unsigned long long)cursor.data_hash, (long long)cursor.micro_batches,
+            (long long)run->val.tokens, (long long)run->val.shard.n_tokens);
+    const bool written = !ferror(out);
+    const bool ok = !fclose(out) && written && peers_agree(run->peers, text, err);
+    free(text);
+    return ok;
+}
+
+// ---- the end -----------------------------------------------------------------------------------
+
+void ranks_fail(Run *run, const char *text)
+{
+    if (peers_fail(run->peers, text)) {
+        const bool first = run->env.rank == 0;
+        if (first)
+            fprintf(stderr, "error: %s\n", text);
+        else
+            fprintf(stderr, "error: rank %d: %s\n", run->env.rank, text);
+    }
+    _exit(run->usage ? EXIT_USAGE : 1); // nothing waits for collectives that will not come
+}
+
+void ranks_close(Run *run)
+{
+    comm_close(run->comm);
+    peers_close(run->peers);
+}

@@ -1,0 +1,133 @@
+#!/bin/sh
+# Runs of several CPU ranks: the same bits from run to run, a rank killed at thirty moments and the
+# run resumed each time to the end of one never killed, a rank that hangs, checkpoints continued by
+# another number of ranks, ranks started in other ways, and refusals. Prints "N passed, N failed".
+# shellcheck disable=SC1091,SC2154,SC2086 # program.sh; the variables there are lists of words
+set -u
+. "$(dirname "$0")/program.sh"
+set -f # the program reads the patterns, not the shell
+shards
+kills=30 steps=60 part=20
+if grep -q __asan_init "$program"; then kills=3 steps=20 part=10; fi
+long="--scheduled-steps $((steps - 2)) --epochs 0"
+common="$data $model $long --samples 0 --checkpoint-every 2"
+
+# The last validation loss in `out` is within 0.05 of the number given.
+near() {
+    sed -n "s/^step:$steps\/.* val_loss:\([0-9.]*\).*/\1/p" out | awk -v x="$1" '
+        { d = $1 - x; n++; if (d > 0.05 || d < -0.05) bad = 1 } END { exit bad || n != 1 }'
+}
+children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
+gone() { # every process given has ended, or is a zombie that nobody waits for
+    for process in "$@"; do
+        case $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$process/status" 2>/dev/null) in
+        '' | Z) ;;
+        *) return 1 ;;
+        esac
+    done
+}
+one_message() { [ "$(grep -c . log)" -eq 1 ] && says "$1"; }
+
+check "one rank" exits 0 --run alone $common
+alone=$(sed -n "s/^step:$steps\/.* val_loss:\([0-9.]*\).*/\1/p" out)
+check "two ranks" exits 0 --run whole --ranks 2 $common
+check "reach the same loss" near "$alone"
+check "two ranks again" exits 0 --run again --ranks 2 $common
+whole=$(checkpoint whole $steps)
+check "the same bits" same_state "$whole" "$(checkpoint again $steps)"
+check "the same curve" same_curve whole again
+
+# Other ways to start ranks: two groups, as on two nodes; and one process each, as torchrun does.
+MASTER_PORT=29571 "$program" --run node1 --ranks 1 --nodes 2 --node 1 $common >out1 2>log1 &
+export MASTER_PORT=29571
+check "two groups of ranks" exits 0 --run groups --ranks 1 --nodes 2 --node 0 $common
+check "the second group too" wait $!
+check "the same bits" same_state "$whole" "$(checkpoint groups $steps)"
+export MASTER_PORT=29572
+RANK=1 WORLD_SIZE=2 "$program" --run each --device cpu $common >out1 2>log1 &
+export RANK=0 WORLD_SIZE=2
+check "ranks by RANK and WORLD_SIZE" exits 0 --run each --device cpu $common
+check "the other too" wait $!
+check "the same bits" same_state "$whole" "$(checkpoint each $steps)"
+export MASTER_PORT=29573
+RANK=1 "$program" --run unlike --device cpu --seed 2 $common >out1 2>log1 &
+check "ranks started differently" exits 1 --run unlike --device cpu $common
+check "are refused" one_message 'rank 0 has "seed 1" and rank 1 "seed 2"'
+check "on both sides" no wait $!
+check "--ranks in a rank" exits 2 --ranks 2
+check "is refused" says 'this is rank 0 of 2'
+unset RANK WORLD_SIZE MASTER_PORT
+
+# A checkpoint of one number of ranks, continued by another.
+check "stop two ranks" exits 0 --run part --ranks 2 $common --steps $part
+check "one rank goes on" exits 0 --run to1 --resume "$(checkpoint part $part)" $data --epochs 0 \
+    --samples 0 --steps $steps
+check "to the same loss" near "$alone"
+check "stop one rank" exits 0 --run part1 $common --steps $part
+check "two ranks go on" exits 0 --run to2 --ranks 2 --resume "$(checkpoint part1 $part)" $data \
+    --epochs 0 --samples 0 --steps $steps
+check "to the same loss" near "$alone"
+
+# Killed: one message, no process left, and the same end.
+killed=0 told=0 left=0 begun=0
+fresh="--run killed --ranks 2 $common"
+again="--run killed --ranks 2 --resume $data --epochs 0 --samples 0 --checkpoint-every 2"
+while [ $killed -lt $kills ] && [ $begun -lt $((3 * kills)) ]; do
+    begun=$((begun + 1))
+    if [ -z "$(find runs/killed/checkpoints -name '*.safetensors' 2>/dev/null)" ] ||
+        [ -f "$(checkpoint killed $steps)" ]; then # before the first checkpoint, or at the end
+        rm -rf runs/killed
+        now=$fresh
+    else
+        now=$again
+    fi
+    "$program" $now >out 2>log &
+    pid=$!
+    sleep "$(printf '0.%03d' $((20 + begun * 37 % 150)))"
+    ranks=$(children $pid)
+    victim=$(echo $ranks | cut -d ' ' -f $((killed % 2 + 1)))
+    if [ -n "$victim" ]; then kill -s KILL "$victim" 2>/dev/null; fi
+    wait $pid 2>/dev/null
+    status=$?
+    if [ -z "$victim" ] || [ $status -eq 0 ]; then continue; fi # it had ended
+    if [ $status -eq 1 ] && one_message "rank $((killed % 2)) .* after step"; then
+        told=$((told + 1))
+    fi
+    if gone $ranks; then left=$((left + 1)); fi
+    killed=$((killed + 1))
+done
+rm -f "$(checkpoint killed $steps)"
+if [ -z "$(find runs/killed/checkpoints -name '*.safetensors' 2>/dev/null)" ]; then
+    rm -rf runs/killed
+    again=$fresh
+fi
+check "killed $killed times" [ $killed -eq $kills ]
+check "each told by one line" [ $told -eq $killed ]
+check "no process was left" [ $left -eq $killed ]
+check "the last resumption ends well" exits 0 $again
+check "the same end" same_state "$whole" "$(checkpoint killed $steps)"
+
+# The parent killed: its ranks end too. A rank that stands still: the others stop within 15 s.
+"$program" --run parent --ranks 2 $common --scheduled-steps 100000 >out 2>log &
+pid=$!
+sleep 0.5
+ranks=$(children $pid)
+kill -s KILL $pid
+wait $pid 2>/dev/null
+sleep 0.3
+check "no rank without its parent" gone $ranks
+"$program" --run hang --ranks 2 $common --scheduled-steps 100000 >out 2>log &
+pid=$!
+sleep 0.5
+started=$(date +%s)
+kill -s STOP "$(children $pid | cut -d ' ' -f 2)"
+wait $pid
+check "a rank that hangs" [ $? -eq 1 ]
+check "is named" one_message 'rank 1 does not answer after step'
+check "within 15 s" [ $(($(date +%s) - started)) -le 15 ]
+
+check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
+check "are told" one_message 'must divide'
+check "--gpus on the CPU" exits 2 --gpus 2 --device cpu
+check "--node of no node" exits 2 --ranks 2 --nodes 2 --node 2
+finish
