@@ -8,8 +8,6 @@
 #include "../ops/cuda/cuda.cuh"
 #include "../ops/cuda/device.h"
 
-extern bool cuda_portable_attention;
-
 namespace
 {
 
@@ -94,7 +92,8 @@ int main(int argc, char **argv)
     for (int portable = 0; portable < 2; portable++)
         for (auto &cu_values : documents)
             for (int w : {128, 384, 896, 1408, 1664}) {
-                cuda_portable_attention = portable;
+                const CudaConfig config = {portable != 0, false};
+                ops_cuda_configure(&config);
                 const int docs = (int)cu_values.size() - 1;
                 auto *cu = (int32_t *)ops->mem_alloc(cu_values.size() * 4);
                 ops->mem_put(cu, cu_values.data(), cu_values.size() * 4);

@@ -110,6 +110,44 @@ static void products(int t, void *big, void *wide, void *small, void *weight, vo
     }
 }
 
+// The head with fp8 operands, a slice of n rows: everything but the sum of its losses.
+static void head(int n, const int32_t *targets, void *x, void *grad, void *loss)
+{
+    enum { D = 768, V = 50304 };
+    const double nv = (double)n * V, nd = (double)n * D, vd = (double)V * D;
+    const double size = (double)ops->fp8_size, flops = 2 * nv * D;
+    if (n == 0) return;
+    void *u = random_reals((size_t)nv), *w = random_reals((size_t)vd);
+    void *w8 = ops->mem_alloc((size_t)(vd * size)), *w8t = ops->mem_alloc((size_t)(vd * size));
+    void *x8 = ops->mem_alloc((size_t)(nd * size)), *x8t = ops->mem_alloc((size_t)(nd * size));
+    void *g8 = ops->mem_alloc((size_t)(nv * size)), *g8t = ops->mem_alloc((size_t)(nv * size));
+    if (!w8 || !w8t || !x8 || !x8t || !g8 || !g8t) {
+        printf("head: out of memory\n");
+        return;
+    }
+    printf("head, a slice of %d rows\n", n);
+    MEASURE("quantize the head's weight", (2 + 2 * size) * vd, 0,
+            ops->quantize(w8, w8t, w, FP8_E4M3, 0x1p-9, V, D));
+    MEASURE("quantize x", (2 + 2 * size) * nd, 0,
+            ops->quantize(x8, x8t, x, FP8_E4M3, 0.06186, n, D));
+    MEASURE("softcap_loss, losses alone", 2 * nv, 0,
+            ops->softcap_loss(loss, u, targets, 0, n, V, 30, 7.5));
+    MEASURE("softcap_loss, bf16 in place", 4 * nv, 0,
+            ops->softcap_loss(loss, u, targets, 0.125, n, V, 30, 7.5));
+    MEASURE("softcap_loss_fp8, g and its transpose", (2 + 3 * size) * nv, 0,
+            ops->softcap_loss_fp8(loss, g8, g8t, u, targets, 0.125, 1.0 / 448, n, V, 30, 7.5));
+    MEASURE("fp8 logits", 0, flops,
+            ops->matmul_fp8(u, false, x8, FP8_E4M3, w8, FP8_E4M3, n, V, D, 1e-4, 0));
+    MEASURE("fp8 dx", 0, flops,
+            ops->matmul_fp8(x, false, g8, FP8_E5M2, w8t, FP8_E4M3, n, D, V, 1e-4, 0));
+    MEASURE("fp8 dw, first slice", 0, flops,
+            ops->matmul_fp8(grad, true, g8t, FP8_E5M2, x8t, FP8_E4M3, V, D, n, 1e-4, 0));
+    MEASURE("fp8 dw, a later slice", 0, flops,
+            ops->matmul_fp8(grad, true, g8t, FP8_E5M2, x8t, FP8_E4M3, V, D, n, 1e-4, 1));
+    void *const taken[] = {u, w, w8, w8t, x8, x8t, g8, g8t};
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) ops->mem_free(taken[i]);
+}
+
 int main(int argc, char **argv)
 {
     enum { D = 768, F = 3072, V = 50304, C = 12 };
@@ -119,7 +157,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "error: %s\n", err.text);
         return 1;
     }
-    const int t = argc > 1 ? atoi(argv[1]) : 32768, slice = (1 << 24) / V / 16 * 16;
+    const int t = argc > 1 ? atoi(argv[1]) : 32768;
     if (t < 1 || t > 1 << 20) {
         fprintf(stderr, "error: tokens are 1 to 1048576\n");
         return 2;
@@ -180,18 +218,7 @@ int main(int argc, char **argv)
     MEASURE("add", 3 * stream, 0, ops->add(s[0], s[1], td));
     MEASURE("relu2_forward", 4.0 * (double)tf, 0, ops->relu2_forward(wide, big, tf));
     MEASURE("relu2_backward", 6.0 * (double)tf, 0, ops->relu2_backward(wide, wide, big, tf));
-    MEASURE("quantize e4m3 (T,D)", 2 * stream, 0,
-            ops->quantize(s[0], s[1], FP8_E4M3, 0.06, false, td));
-    MEASURE("softcap_loss, a slice", 4.0 * slice * V, 0,
-            ops->softcap_loss(acc, big, gpu_ids, 0.125, slice < t ? slice : t, V, 30, 7.5));
-    MEASURE("quantize e5m2, a slice", 4.0 * slice * V, 0,
-            ops->quantize(big, big, FP8_E5M2, 1.0 / 448, true, (size_t)slice * V));
-    if (t >= 4096) {
-        MEASURE("softcap_loss, 4096 rows", 4.0 * 4096 * V, 0,
-                ops->softcap_loss(acc, big, gpu_ids, 0.125, 4096, V, 30, 7.5));
-        MEASURE("quantize e5m2, 4096 rows", 4.0 * 4096 * V, 0,
-                ops->quantize(big, big, FP8_E5M2, 1.0 / 448, true, (size_t)4096 * V));
-    }
+    head(t < 16384 ? t / 16 * 16 : 16384, gpu_ids, s[0], grad, acc);
     const AdamConfig config = {.lr_mul = 1, .beta1 = 0.65, .beta2 = 0.95, .eps = 1e-8};
     StepState *step = ops->mem_alloc(sizeof *step);
     MEASURE("adam bf16 (V,D)", 14.0 * (double)vd, 0,
@@ -200,6 +227,6 @@ int main(int argc, char **argv)
             ops->accumulate(embed, DT_BF16, grad, vd));
     MEASURE("load_param bf16 < f32 (V,D)", 6.0 * (double)vd, 0,
             ops->load_param(embed, DT_BF16, grad, DT_F32, vd));
-    MEASURE("sum of T losses", 4.0 * t, 0, (void)ops->sum(acc, (size_t)t));
+    MEASURE("sum of T losses", 4.0 * t, 0, ops->sum((void *)(scalar + 512), acc, (size_t)t));
     return 0;
 }
