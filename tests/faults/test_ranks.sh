@@ -92,6 +92,9 @@ while [ $killed -lt $kills ] && [ $begun -lt $((3 * kills)) ]; do
     if [ -z "$victim" ] || [ $status -eq 0 ]; then continue; fi # it had ended
     if [ $status -eq 1 ] && one_message "rank $((killed % 2)) .* after step"; then
         told=$((told + 1))
+    else
+        echo "    kill $killed of rank $((killed % 2)): status $status"
+        sed 's/^/    /' log
     fi
     if gone $ranks; then left=$((left + 1)); fi
     killed=$((killed + 1))
