@@ -11,10 +11,12 @@
 namespace
 {
 
-// The iterate and room for the next, A, B, and with gram the product of steps and another.
+// The iterate and room for the next; the small matrices: A, B, and with gram the product of steps
+// Q, its successor, and room for half a step of A.
 struct Work : NsBatch {
-    char *x, *y, *a, *b, *q, *t;
+    char *x, *y, *a, *b, *q, *r, *t;
     bool unscaled; // X still lacks diag(s), which its next product brings
+    int steps_run;
     NsProduct product;
 };
 
@@ -52,14 +54,17 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
     w->partial =
         reinterpret_cast<double *>(take(b * ns_parts((size_t)w->M * w->N) * sizeof(double)));
     w->range = reinterpret_cast<double *>(take(2 * b * sizeof(double)));
-    w->s = reinterpret_cast<float *>(take(b * w->M * sizeof(float)));
-    w->flags = reinterpret_cast<int *>(take(b * sizeof(int)));
-    w->product = {w->type, batch, take(kNsLtBytes), nullptr};
+    w->s = reinterpret_cast<float *>(take((b * w->M + 128) * sizeof(float)));
+    w->flags = reinterpret_cast<int *>(take(2 * b * sizeof(int)));
+    w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr};
+    const size_t sums = ns_sum_parts(w->product, method->norm, w->M);
+    w->sums = reinterpret_cast<float *>(
+        take(b * sums * (method->norm == NS_NORM_AOL ? w->M : 1) * sizeof(float)));
     w->x = take(iterate);
     w->y = take(iterate);
     w->a = take(square);
     w->b = take(square);
-    if (method->gram) w->q = take(square), w->t = take(square);
+    if (method->gram) w->q = take(square), w->r = take(square), w->t = take(square);
     return used;
 }
 
@@ -69,42 +74,49 @@ void swap(char *&p, char *&q)
     p = q, q = kept;
 }
 
-void symmetric(const Work &w, void *c, const void *p, const void *q, double alpha, double beta,
-               bool upper)
+// A = R(X X^T), and what normalises it.
+void gram_matrix(const Work &w, NsNorm norm)
 {
-    ns_symmetric(w.product, c, p, q, w.M, w.M, (float)alpha, (float)beta, upper);
+    ns_gram(w.product, w.a, w.x, w.M, w.N, norm, w.sums);
 }
 
-// A = R(X X^T).
-void gram_matrix(const Work &w) { ns_symmetric(w.product, w.a, w.x, w.x, w.M, w.N, 1, 0, false); }
-
-// B = R(c A^2 + b A).
-void polynomial(const Work &w, NsCoeff coeff)
+// X = R(p X + beta X). The last one writes `last` when that is given.
+void apply(Work &w, const void *p, double beta, void *last, bool flag)
 {
-    if (coeff.c == 0)
-        ns_affine(w, w.b, w.a, coeff.b, 0);
-    else
-        symmetric(w, w.b, w.a, w.a, coeff.c, coeff.b, false);
-}
-
-// X = R(p X + beta X). The last one writes `last` when that is given. An X that lacks its factors
-// is p diag(s) X + beta diag(s) X, which spares a pass over X; p is overwritten.
-void apply(Work &w, void *p, double beta, void *last, bool flag)
-{
-    if (w.unscaled) ns_scale_columns(w, p);
     ns_apply(w.product, last ? last : w.y, p, w.x, w.M, w.N, (float)beta,
              w.unscaled ? w.s : nullptr, flag ? w.flags : nullptr);
     w.unscaled = false;
     if (!last) swap(w.x, w.y);
 }
 
+// Places of the small matrices in a chain.
+enum { A, B, Q, R, T };
+
+NsChain empty_chain(const Work &w) { return {{w.a, w.b, w.q, w.r, w.t}, nullptr, 0, {}}; }
+
+void run(const Work &w, NsChain *chain)
+{
+    if (chain->count) ns_chain(w.product, *chain, w.M);
+    chain->count = 0;
+}
+
+void add(NsChain *chain, NsStep step) { chain->step[chain->count++] = step; }
+
+// An X that lacks its factors is B diag(s) X + a diag(s) X, which spares a pass over X.
 void iterate_standard(Work &w, void *out)
 {
     const int last = w.method->iterations - 1;
     for (int k = 0; k <= last; k++) {
-        if (k > 0) gram_matrix(w);
-        polynomial(w, w.method->coeff[k]);
-        apply(w, w.b, w.method->coeff[k].a, k == last ? out : nullptr, k == last);
+        const NsCoeff coeff = w.method->coeff[k];
+        if (k > 0) gram_matrix(w, NS_NORM_NONE);
+        NsChain chain = empty_chain(w);
+        chain.factors = w.unscaled ? w.s : nullptr;
+        if (coeff.c == 0)
+            ns_affine(w.product, w.b, w.a, w.M, (float)coeff.b, 0, chain.factors);
+        else
+            add(&chain, {A, A, B, kNsNone, 0, (float)coeff.c, (float)coeff.b, 0, false});
+        run(w, &chain);
+        apply(w, w.b, coeff.a, k == last ? out : nullptr, k == last);
     }
 }
 
@@ -115,27 +127,39 @@ void iterate_standard(Work &w, void *out)
 void iterate_gram(Work &w, void *out)
 {
     const int last = w.method->iterations - 1;
+    NsChain chain = empty_chain(w);
+    int q = Q, next = R;
     bool fresh = true; // Q = I
     for (int k = 0; k <= last; k++) {
         const NsCoeff coeff = w.method->coeff[k];
+        const float a = (float)coeff.a;
         if (w.method->restarts >> k & 1) {
-            apply(w, w.q, 0, nullptr, false);
-            gram_matrix(w);
+            run(w, &chain);
+            apply(w, chain.matrix[q], 0, nullptr, false);
+            gram_matrix(w, NS_NORM_NONE);
             fresh = true;
         }
-        polynomial(w, coeff);
-        if (fresh) {
-            ns_affine(w, w.q, w.b, 1, coeff.a);
+        if (coeff.c == 0) {
+            run(w, &chain);
+            ns_affine(w.product, w.b, w.a, w.M, (float)coeff.b, 0, nullptr);
+            if (fresh) ns_affine(w.product, chain.matrix[q], w.b, w.M, 1, a, nullptr);
         } else {
-            symmetric(w, w.t, w.q, w.b, 1, coeff.a, true);
-            swap(w.q, w.t);
+            add(&chain, {A, A, B, fresh ? q : kNsNone, chain.count, (float)coeff.c, (float)coeff.b,
+                         a, false});
+        }
+        const int z = chain.count;
+        if (!fresh) {
+            add(&chain, {q, B, next, kNsNone, z, 1, a, 0, true});
+            const int kept = q;
+            q = next, next = kept;
         }
         fresh = false;
         if (k == last || w.method->restarts >> (k + 1) & 1) continue; // A is not needed
-        symmetric(w, w.t, w.a, w.b, 1, coeff.a, false);
-        symmetric(w, w.a, w.t, w.b, 1, coeff.a, true);
+        add(&chain, {A, B, T, kNsNone, z, 1, a, 0, false});
+        add(&chain, {T, B, A, kNsNone, chain.count, 1, a, 0, true});
     }
-    apply(w, w.q, 0, out, true);
+    run(w, &chain);
+    apply(w, chain.matrix[q], 0, out, true);
 }
 
 bool supported(DType t) { return t == DT_F32 || t == DT_BF16 || t == DT_F16; }
@@ -165,6 +189,7 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
     Work w;
     lay_out(&w, static_cast<char *>(workspace), method, batch, m, n);
     w.stream = w.product.stream = static_cast<cudaStream_t>(stream);
+    w.product.steps_run = &w.steps_run;
     if (is_small(m, n)) {
         ns_small(w, out, out_type, x, type);
         return 0;
@@ -173,12 +198,13 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
     if (!squares_known) ns_square_sums(w, x, type, size);
     ns_range(w, ns_parts(size));
     ns_load(w, w.x, x, type);
-    gram_matrix(w);
+    gram_matrix(w, method->norm);
     if (method->norm == NS_NORM_AOL || method->norm == NS_NORM_SCHATTEN4) {
+        ns_normalize(w, w.a, ns_sum_parts(w.product, method->norm, w.M));
         // The factors of AOL may exceed what fp16 holds, where a row is almost zero.
-        w.unscaled =
-            ns_apply_takes_factors(w.type) && !(method->norm == NS_NORM_AOL && w.type == DT_F16);
-        ns_normalize(w, w.unscaled ? nullptr : w.x, w.a);
+        w.unscaled = !method->gram && ns_apply_takes_factors(w.type) &&
+                     !(method->norm == NS_NORM_AOL && w.type == DT_F16);
+        if (!w.unscaled) ns_scale_rows(w, w.x);
     }
 
     const bool direct = !w.tall && w.M == w.m && w.N == w.n && out_type == w.type;

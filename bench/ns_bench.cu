@@ -19,9 +19,11 @@ struct Shape {
     double peers; // microseconds of the best peer at turbo4 (turbo_muon.md section 3)
 };
 
-const Shape shapes[] = {{22, 768, 3072, 1663}, {40, 768, 768, 1100},  {1, 768, 3072, 134},
-                        {1, 2048, 2048, 381},  {1, 2048, 8192, 1106}, {1, 4096, 4096, 2185},
-                        {11, 768, 3072, 0},    {3, 768, 3072, 0},     {10, 768, 768, 0}};
+const Shape shapes[] = {{22, 768, 3072, 1663},  {40, 768, 768, 1100},  {1, 768, 3072, 134},
+                        {1, 2048, 2048, 381},   {1, 2048, 8192, 1106}, {1, 4096, 4096, 2185},
+                        {1, 8192, 8192, 15579}, {11, 768, 3072, 0},    {6, 768, 3072, 0},
+                        {3, 768, 3072, 0},      {20, 768, 768, 0},     {10, 768, 768, 0},
+                        {5, 768, 768, 0}};
 const char *const methods[] = {"turbo4", "turbo-gram4", "s4-gram4", "s4-gram5", "polar5"};
 
 // Products counted with symmetry: m^2 n for X X^T, 2 m^2 n for an apply, m^3 for the others.
@@ -126,7 +128,9 @@ void bench_products(const Shape &s, cudaStream_t stream)
     const size_t wide = (size_t)s.batch * s.m * s.n, square = (size_t)s.batch * s.m * s.m;
     bf16 *x = static_cast<bf16 *>(room(2 * wide)), *a = static_cast<bf16 *>(room(2 * square));
     void *y = room(2 * wide), *c = room(2 * square);
-    const NsProduct w = {DT_BF16, s.batch, room(kNsLtBytes), stream};
+    int steps_run = 0; // chains of one step do not count
+    const NsProduct w = {DT_BF16, s.batch, room(kNsLtBytes), nullptr, &steps_run, stream};
+    const NsChain polynomial = {{a, c}, nullptr, 1, {{0, 0, 1, kNsNone, 0, 0.5f, -2, 0, false}}};
     int *flags = static_cast<int *>(room(sizeof(int) * s.batch));
     fill_kernel<<<1024, 256, 0, stream>>>(x, wide, 1);
     fill_kernel<<<1024, 256, 0, stream>>>(a, square, 2);
@@ -136,9 +140,8 @@ void bench_products(const Shape &s, cudaStream_t stream)
         double flops, us;
     } rows[] = {
         {"X X^T", m * m * n,
-         time_call(stream, 1, [&](int) { ns_symmetric(w, c, x, x, s.m, s.n, 1, 0, false); })},
-        {"A^2 + b A", m * m * m,
-         time_call(stream, 1, [&](int) { ns_symmetric(w, c, a, a, s.m, s.m, 0.5f, -2, false); })},
+         time_call(stream, 1, [&](int) { ns_gram(w, c, x, s.m, s.n, NS_NORM_NONE, nullptr); })},
+        {"A^2 + b A", m * m * m, time_call(stream, 1, [&](int) { ns_chain(w, polynomial, s.m); })},
         {"B X + a X", 2 * m * m * n,
          time_call(stream, 1, [&](int) { ns_apply(w, y, a, x, s.m, s.n, 4, nullptr, flags); })},
     };

@@ -170,6 +170,26 @@ __device__ __forceinline__ void async_proxy_fence()
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+// ---- counters in global memory that order the work of different blocks
+// ----------------------------------------
+
+// Until *counter reaches `least`; what the counting threads' copies wrote may then be copied.
+__device__ __forceinline__ void counter_wait(const int *counter, int least)
+{
+    int seen;
+    do {
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    } while (seen < least);
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+
+// Counts this thread's finished stores.
+__device__ __forceinline__ void counter_add(int *counter)
+{
+    asm volatile("fence.proxy.async;" ::: "memory");
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
 // ---- 8x8 blocks of 16-bit numbers from fragments to shared memory
 // --------------------------------
 
@@ -225,6 +245,16 @@ template <int kCount> __device__ __forceinline__ void hold(float (&d)[kCount])
 }
 
 // clang-format off
+#define REGS_32 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+
+#define OUTS_32(d) \
+    "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]), \
+    "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15]), \
+    "+f"(d[16]), "+f"(d[17]), "+f"(d[18]), "+f"(d[19]), "+f"(d[20]), "+f"(d[21]), "+f"(d[22]), "+f"(d[23]), \
+    "+f"(d[24]), "+f"(d[25]), "+f"(d[26]), "+f"(d[27]), "+f"(d[28]), "+f"(d[29]), "+f"(d[30]), "+f"(d[31])
+
 #define REGS_64 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
@@ -277,8 +307,18 @@ template <int kCount> __device__ __forceinline__ void hold(float (&d)[kCount])
                  : outs                                                                            \
                  : "l"(a), "l"(b), "n"(kTransB))
 
-// d (64,128) += A (64,16) B (16,128). A lies along K in shared memory; B along K
-// (as B^T), or along its columns with kTransB = 1.
+// d (64,64) += A (64,16) B (16,64). A lies along K in shared memory; B along K (as B^T), or along
+// its columns with kTransB = 1.
+template <typename T, int kTransB>
+__device__ __forceinline__ void wgmma(float (&d)[32], uint64_t a, uint64_t b)
+{
+    if constexpr (std::is_same<T, bf16>::value)
+        WGMMA("m64n64k16", "bf16", REGS_32, OUTS_32(d), 32, 33, 34);
+    else
+        WGMMA("m64n64k16", "f16", REGS_32, OUTS_32(d), 32, 33, 34);
+}
+
+// The same with 128 columns.
 template <typename T, int kTransB>
 __device__ __forceinline__ void wgmma(float (&d)[64], uint64_t a, uint64_t b)
 {
@@ -299,6 +339,8 @@ __device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b)
 }
 
 #undef WGMMA
+#undef REGS_32
+#undef OUTS_32
 #undef REGS_64
 #undef OUTS_64
 #undef REGS_128

@@ -5,6 +5,7 @@ namespace
 {
 
 constexpr int kBlock = 256, kTile = 32, kLanes = 8;
+constexpr int kFactors = kBlock / 2; // rows, and columns, that a block scales
 
 // Calls f with a null pointer to the C++ type of t.
 template <typename F> void with_type(DType t, F f)
@@ -91,7 +92,7 @@ __global__ void range_kernel(double *range, int *flags, int *failed, const doubl
     const double square = sum_partials(partial + (size_t)blockIdx.x * parts, parts, room);
     if (threadIdx.x) return;
     find_range(range + 2 * blockIdx.x, square, norm, delta, eps);
-    flags[blockIdx.x] = 0;
+    flags[blockIdx.x] = flags[gridDim.x + blockIdx.x] = 0;
     if (blockIdx.x == 0) *failed = 0;
 }
 
@@ -154,37 +155,6 @@ __global__ void load_tall_kernel(T *x, const S *source, const double *range, int
     }
 }
 
-// One warp to a row: s = ((1 + delta) sum |A_ij| + eps)^(-1/2). Grid (rows / 8, batch).
-template <typename T>
-__global__ void row_factors_kernel(float *s, const T *a, const double *range, int M, double delta)
-{
-    const int row = blockIdx.x * (kBlock / kWarp) + threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-    if (row >= M) return;
-    const T *from = a + ((size_t)blockIdx.y * M + row) * M;
-    float sum = 0;
-    for (int j = 8 * lane; j < M; j += 8 * kWarp) {
-        float v[8];
-        load_eight(v, from + j);
-#pragma unroll
-        for (int e = 0; e < 8; e++) sum += fabsf(v[e]);
-    }
-    sum = warp_sum(sum);
-    if (lane == 0)
-        s[blockIdx.y * M + row] =
-            (float)inverse_root((1 + delta) * (double)sum + range[2 * blockIdx.y + 1]);
-}
-
-// Schatten-4: the same factor for every row.
-__global__ void schatten_kernel(float *s, const double *partial, int parts, const double *range,
-                                int M, double delta)
-{
-    __shared__ double room[kBlock / kWarp];
-    const double square = sum_partials(partial + (size_t)blockIdx.x * parts, parts, room);
-    const float factor =
-        (float)inverse_root((1 + delta) * sqrt(square) + range[2 * blockIdx.x + 1]);
-    for (int i = threadIdx.x; i < M; i += kBlock) s[blockIdx.x * M + i] = factor;
-}
-
 // Rows of x times s; grid (parts, batch).
 template <typename T> __global__ void scale_rows_kernel(T *x, const float *s, int M, int N)
 {
@@ -200,53 +170,54 @@ template <typename T> __global__ void scale_rows_kernel(T *x, const float *s, in
     }
 }
 
-// Columns of p (M,M) times s.
-template <typename T> __global__ void scale_columns_kernel(T *p, const float *s, int M)
+// s of this block's rows (threads 0 ..) or columns (threads kFactors ..), from the sums of
+// |A_ij| over `parts` parts of each row.
+__device__ float row_factor(const float *sums, int parts, int M, int at, double delta, double eps)
 {
-    T *matrix = p + (size_t)blockIdx.y * M * M;
-    const float *factors = s + blockIdx.y * M;
-    const size_t count = (size_t)M * M / 8;
-    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
-        float v[8];
-        load_eight(v, matrix + 8 * i);
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] *= factors[8 * i % M + e];
-        store_eight(matrix + 8 * i, v);
-    }
+    float sum = 0;
+    for (int t = 0; t < parts; t++) sum += sums[(size_t)t * M + at];
+    return (float)inverse_root((1 + delta) * (double)sum + eps);
 }
 
-// A_ij s_i s_j, in an order that keeps the symmetry exact.
-template <typename T> __global__ void scale_gram_kernel(T *a, const float *s, int M)
+// A_ij s_i s_j, in an order that keeps the symmetry exact, for kFactors rows and columns; the first
+// column of blocks leaves s. Grid (M / kFactors, M / kFactors, batch).
+template <typename T>
+__global__ void normalize_kernel(T *a, float *s, const float *sums, int parts, const double *range,
+                                 int M, NsNorm norm, double delta)
 {
-    T *matrix = a + (size_t)blockIdx.y * M * M;
-    const float *factors = s + blockIdx.y * M;
-    const size_t count = (size_t)M * M / 8;
-    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
-        const float row = factors[8 * i / M];
-        const int col = (int)(8 * i % M);
+    __shared__ float factors[2 * kFactors];
+    __shared__ double room[kBlock / kWarp];
+    const double eps = range[2 * blockIdx.z + 1];
+    const int first[2] = {(int)blockIdx.y * kFactors, (int)blockIdx.x * kFactors};
+    const int at = first[threadIdx.x / kFactors] + threadIdx.x % kFactors;
+    float factor = 0;
+    if (norm == NS_NORM_SCHATTEN4) {
+        double sum = 0;
+        for (int t = threadIdx.x; t < parts; t += kBlock)
+            sum += sums[(size_t)blockIdx.z * parts + t];
+        sum = block_sum<kBlock>(sum, room);
+        factor = (float)inverse_root((1 + delta) * sqrt(sum) + eps);
+    } else if (at < M) {
+        factor = row_factor(sums + (size_t)blockIdx.z * parts * M, parts, M, at, delta, eps);
+    }
+    factors[threadIdx.x] = factor;
+    if (blockIdx.x == 0 && threadIdx.x < kFactors && at < M)
+        s[(size_t)blockIdx.z * M + at] = factor;
+    __syncthreads();
+    T *matrix = a + (size_t)blockIdx.z * M * M;
+    for (int i = threadIdx.x; i < kFactors * kFactors / 8; i += kBlock) {
+        const int r = 8 * i / kFactors, c = 8 * i % kFactors;
+        if (first[0] + r >= M || first[1] + c >= M) continue;
+        T *const p = matrix + (size_t)(first[0] + r) * M + first[1] + c;
+        const float row = factors[r];
         float v[8];
-        load_eight(v, matrix + 8 * i);
+        load_eight(v, p);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
-            const float other = factors[col + e];
+            const float other = factors[kFactors + c + e];
             v[e] = v[e] * fmaxf(row, other) * fminf(row, other);
         }
-        store_eight(matrix + 8 * i, v);
-    }
-}
-
-template <typename T>
-__global__ void affine_kernel(T *out, const T *in, int M, float factor, float diagonal)
-{
-    const size_t count = (size_t)M * M, base = blockIdx.y * count;
-    for (size_t i = 8 * (blockIdx.x * kBlock + threadIdx.x); i < count;
-         i += 8 * (size_t)gridDim.x * kBlock) {
-        const int row = (int)(i / M), col = (int)(i % M);
-        float v[8];
-        load_eight(v, in + base + i);
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] = v[e] * factor + (row == col + e ? diagonal : 0);
-        store_eight(out + base + i, v);
+        store_eight(p, v);
     }
 }
 
@@ -479,42 +450,22 @@ void ns_load(const NsBatch &w, void *x, const void *source, DType type)
     CHECK_LAUNCH();
 }
 
-void ns_normalize(const NsBatch &w, void *x, void *a)
+void ns_normalize(const NsBatch &w, void *a, int parts)
 {
-    const size_t square = (size_t)w.M * w.M;
-    if (w.method->norm == NS_NORM_SCHATTEN4) {
-        ns_square_sums(w, a, w.type, square);
-        schatten_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.s, w.partial, ns_parts(square), w.range,
-                                                          w.M, w.method->delta);
-    }
+    const int blocks = ceil_div((size_t)w.M, kFactors);
     with_type(w.type, [&](auto *t) {
-        auto *gram = static_cast<decltype(t)>(a);
-        if (w.method->norm == NS_NORM_AOL)
-            row_factors_kernel<<<dim3(ceil_div(w.M, kBlock / kWarp), w.batch), kBlock, 0,
-                                 w.stream>>>(w.s, gram, w.range, w.M, w.method->delta);
-        if (x)
-            scale_rows_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
-                static_cast<decltype(t)>(x), w.s, w.M, w.N);
-        scale_gram_kernel<<<parts_of(w, square), kBlock, 0, w.stream>>>(gram, w.s, w.M);
+        normalize_kernel<<<dim3(blocks, blocks, w.batch), kBlock, 0, w.stream>>>(
+            static_cast<decltype(t)>(a), w.s, w.sums, parts, w.range, w.M, w.method->norm,
+            w.method->delta);
     });
     CHECK_LAUNCH();
 }
 
-void ns_scale_columns(const NsBatch &w, void *p)
+void ns_scale_rows(const NsBatch &w, void *x)
 {
     with_type(w.type, [&](auto *t) {
-        scale_columns_kernel<<<parts_of(w, (size_t)w.M * w.M), kBlock, 0, w.stream>>>(
-            static_cast<decltype(t)>(p), w.s, w.M);
-    });
-    CHECK_LAUNCH();
-}
-
-void ns_affine(const NsBatch &w, void *out, const void *in, double factor, double diagonal)
-{
-    with_type(w.type, [&](auto *t) {
-        affine_kernel<<<parts_of(w, (size_t)w.M * w.M), kBlock, 0, w.stream>>>(
-            static_cast<decltype(t)>(out), static_cast<decltype(t)>(const_cast<void *>(in)), w.M,
-            (float)factor, (float)diagonal);
+        scale_rows_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
+            static_cast<decltype(t)>(x), w.s, w.M, w.N);
     });
     CHECK_LAUNCH();
 }

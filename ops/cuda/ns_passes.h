@@ -16,7 +16,8 @@ struct NsBatch {
     double *partial; // (batch, ns_parts(larger of M N and M M)): sums of squares
     double *range;   // (batch,2): factor of the input, and eps in the units of A after it
     float *s;        // (batch,M): factors of the rows
-    int *flags;      // (batch): 1 where a NaN or an infinity was met
+    float *sums;     // what ns_gram left of A
+    int *flags;      // (2,batch): 1 where a NaN or an infinity was met; progress of products
     int *failed;     // matrices that came back NaN in this call
 };
 
@@ -35,13 +36,11 @@ void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size);
 void ns_range(const NsBatch &w, int parts);
 // X = R(factor source), transposed if tall.
 void ns_load(const NsBatch &w, void *x, const void *source, DType type);
-// s from A = X X^T (AOL or Schatten-4), then A = R(diag(s) A diag(s)), and X = R(diag(s) X) unless
-// x is NULL, whose products then take s.
-void ns_normalize(const NsBatch &w, void *x, void *a);
-// p = R(p diag(s)), (batch,M,M).
-void ns_scale_columns(const NsBatch &w, void *p);
-// out = R(factor in + diagonal I), (batch,M,M).
-void ns_affine(const NsBatch &w, void *out, const void *in, double factor, double diagonal);
+// s from the `parts` sums that ns_gram left of A = X X^T (AOL or Schatten-4), then
+// A = R(diag(s) A diag(s)).
+void ns_normalize(const NsBatch &w, void *a, int parts);
+// X = R(diag(s) X).
+void ns_scale_rows(const NsBatch &w, void *x);
 // out (batch, the caller's shape) = x, transposed if tall; NaN where flagged.
 void ns_store(const NsBatch &w, void *out, DType type, const void *x);
 // NaN over the flagged matrices of out, which the last product wrote.

@@ -3,6 +3,8 @@
 
 #include "lt.cuh"
 
+#include <type_traits>
+
 namespace
 {
 
@@ -20,7 +22,7 @@ void product(const NsProduct &w, void *c, const void *p, const void *q, const vo
 
 // ---- what the products leave to do -------------------------------------------------------------
 
-constexpr int kTile = 32, kLanes = 8;
+constexpr int kTile = 32, kLanes = 8, kSumThreads = 256, kSquareParts = 64;
 
 // One triangle = the other (the `upper` is kept, or the lower), by tiles of 32x32; grid (tiles,
 // tiles, batch).
@@ -67,28 +69,137 @@ template <typename T> void find_bad(const NsProduct &w, int *flags, const void *
     CHECK_LAUNCH();
 }
 
-bool use_hopper = true;
+// sums = of |a| over each row of (batch,m,m): a warp to a row; grid (rows / 8, batch).
+template <typename T> __global__ void row_sums_kernel(float *sums, const T *a, int m)
+{
+    const int row = blockIdx.x * kLanes + threadIdx.y;
+    if (row >= m) return;
+    const T *from = a + ((size_t)blockIdx.y * m + row) * m;
+    float sum = 0;
+    for (int j = threadIdx.x; j < m; j += kWarp) sum += fabsf(load_stored(from, j));
+    sum = warp_sum(sum);
+    if (threadIdx.x == 0) sums[(size_t)blockIdx.y * m + row] = sum;
+}
 
+// sums = of squares over part of a matrix; grid (parts, batch).
+template <typename T> __global__ void square_sums_kernel(float *sums, const T *a, size_t size)
+{
+    __shared__ float room[kSumThreads / kWarp];
+    const T *matrix = a + blockIdx.y * size;
+    float sum = 0;
+    for (size_t i = blockIdx.x * kSumThreads + threadIdx.x; i < size;
+         i += (size_t)gridDim.x * kSumThreads)
+        sum += load_stored(matrix, i) * load_stored(matrix, i);
+    sum = block_sum<kSumThreads>(sum, room);
+    if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
+}
+
+// out = (factor in + diagonal I) diag(s) on (batch,m,m), s NULL for ones; grid (parts, batch).
+template <typename T>
+__global__ void affine_kernel(T *out, const T *in, int m, float factor, float diagonal,
+                              const float *s)
+{
+    const size_t size = (size_t)m * m, base = blockIdx.y * size;
+    for (size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < size;
+         i += (size_t)gridDim.x * blockDim.x) {
+        float x = load_stored(in, base + i) * factor + (i % (m + 1) ? 0 : diagonal);
+        if (s) x *= s[blockIdx.y * (size_t)m + i % (size_t)m];
+        store_rounded(out, base + i, x);
+    }
+}
+
+// Blocks for passes over (batch,m,m).
+dim3 square_grid(const NsProduct &w, int m)
+{
+    const int parts = ceil_div((size_t)m * m, 4096);
+    return dim3(parts < kSquareParts ? parts : kSquareParts, w.batch);
+}
+
+bool use_hopper = true;
 bool hopper(DType type) { return use_hopper && !cuda_portable() && ns_hopper_can(type); }
+
+// One step of a chain.
+template <typename T> void run_step(const NsProduct &w, const NsChain &chain, int i, int m)
+{
+    const NsStep &s = chain.step[i];
+    T *const c = static_cast<T *>(chain.matrix[s.c]);
+    const void *p = chain.matrix[s.p], *q = chain.matrix[s.q];
+    product(w, c, p, q, s.beta != 0 ? p : c, true, m, m, m, s.alpha, s.beta);
+    mirror<T>(w, c, m, s.upper);
+    const float *factors = i == chain.count - 1 ? chain.factors : nullptr;
+    if (s.copy != kNsNone) ns_affine(w, chain.matrix[s.copy], c, m, 1, s.diagonal, factors);
+    if (factors) ns_affine(w, c, c, m, 1, 0, factors);
+}
+
+template <typename T>
+void leave_sums(const NsProduct &w, const void *a, int m, NsNorm norm, float *sums)
+{
+    const T *from = static_cast<const T *>(a);
+    if (norm == NS_NORM_AOL)
+        row_sums_kernel<<<dim3(ceil_div((size_t)m, kLanes), w.batch), dim3(kWarp, kLanes), 0,
+                          w.stream>>>(sums, from, m);
+    if (norm == NS_NORM_SCHATTEN4)
+        square_sums_kernel<<<dim3(kSquareParts, w.batch), kSumThreads, 0, w.stream>>>(
+            sums, from, (size_t)m * m);
+    CHECK_LAUNCH();
+}
+
+// Calls f with a null pointer to the C++ type of t.
+template <typename F> void with_type(DType t, F f)
+{
+    if (t == DT_BF16)
+        f(static_cast<bf16 *>(nullptr));
+    else if (t == DT_F16)
+        f(static_cast<__half *>(nullptr));
+    else
+        f(static_cast<float *>(nullptr));
+}
 
 } // namespace
 
 extern "C" void ns_use_hopper(bool yes) { use_hopper = yes; }
 
-void ns_symmetric(const NsProduct &w, void *c, const void *p, const void *q, int m, int k,
-                  float alpha, float beta, bool upper)
+void ns_chain(const NsProduct &w, const NsChain &chain, int m)
 {
     if (hopper(w.type)) {
-        ns_hopper_symmetric(w, c, p, q, m, k, alpha, beta, upper);
+        ns_hopper_chain(w, chain, m);
         return;
     }
-    product(w, c, p, q, beta != 0 ? p : c, true, m, m, k, alpha, beta);
-    if (w.type == DT_BF16)
-        mirror<bf16>(w, c, m, upper);
-    else if (w.type == DT_F16)
-        mirror<__half>(w, c, m, upper);
-    else
-        mirror<float>(w, c, m, upper);
+    with_type(w.type, [&](auto *t) {
+        for (int i = 0; i < chain.count; i++)
+            run_step<std::remove_pointer_t<decltype(t)>>(w, chain, i, m);
+    });
+}
+
+void ns_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm, float *sums)
+{
+    if (hopper(w.type)) {
+        ns_hopper_gram(w, a, x, m, n, norm, sums);
+        return;
+    }
+    product(w, a, x, x, a, true, m, m, n, 1, 0);
+    with_type(w.type, [&](auto *t) {
+        using T = std::remove_pointer_t<decltype(t)>;
+        mirror<T>(w, a, m, false);
+        leave_sums<T>(w, a, m, norm, sums);
+    });
+}
+
+int ns_sum_parts(const NsProduct &w, NsNorm norm, int m)
+{
+    if (hopper(w.type)) return ns_hopper_sum_parts(norm, w.batch, m);
+    return norm == NS_NORM_AOL ? 1 : kSquareParts;
+}
+
+void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,
+               const float *s)
+{
+    with_type(w.type, [&](auto *t) {
+        affine_kernel<<<square_grid(w, m), 256, 0, w.stream>>>(
+            static_cast<decltype(t)>(out), static_cast<decltype(t)>(const_cast<void *>(in)), m,
+            factor, diagonal, s);
+    });
+    CHECK_LAUNCH();
 }
 
 bool ns_apply_takes_factors(DType type) { return hopper(type); }
@@ -103,10 +214,6 @@ void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int m, 
     product(w, y, p, x, beta != 0 ? x : y, false, m, n, m, 1, beta);
     if (!flags) return;
     const size_t size = (size_t)m * n;
-    if (w.type == DT_BF16)
-        find_bad<bf16>(w, flags, y, size);
-    else if (w.type == DT_F16)
-        find_bad<__half>(w, flags, y, size);
-    else
-        find_bad<float>(w, flags, y, size);
+    with_type(w.type,
+              [&](auto *t) { find_bad<std::remove_pointer_t<decltype(t)>>(w, flags, y, size); });
 }

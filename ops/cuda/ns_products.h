@@ -1,6 +1,7 @@
-// The two matrix products of Newton-Schulz, batched over equal-shaped matrices that lie
-// contiguously, rows contiguous and padded to multiples of 8 numbers. Two implementations with one
-// meaning: Hopper's (ns_hopper.cu) and cuBLASLt's (ns_products.cu) for everything else.
+// The matrix products of Newton-Schulz, batched over equal-shaped matrices that lie contiguously,
+// rows contiguous and padded to multiples of 8 numbers. Two implementations with one meaning:
+// Hopper's (ns_hopper_symmetric.cu, ns_hopper_apply.cu) and cuBLASLt's (ns_products.cu) for
+// everything else.
 #ifndef OPS_CUDA_NS_PRODUCTS_H
 #define OPS_CUDA_NS_PRODUCTS_H
 
@@ -11,15 +12,41 @@ constexpr size_t kNsLtBytes = 4 << 20; // scratch of the cuBLASLt products
 struct NsProduct {
     DType type; // of all matrices: DT_BF16, DT_F16 or DT_F32; sums are fp32 and round once
     int batch;
-    void *scratch; // kNsLtBytes
+    void *scratch;  // kNsLtBytes
+    int *progress;  // (batch): zeros at first; counts finished tiles from then on
+    int *steps_run; // on the host: how many steps `progress` counts, zero at first
     cudaStream_t stream;
 };
 
-// C = alpha P Q^T + beta P, P and Q (m,k), for C known to be symmetric: one triangle, the lower or
-// the `upper`, is computed and mirrored, so that it is so exactly. beta != 0 needs k = m. C is
-// neither P nor Q.
-void ns_symmetric(const NsProduct &w, void *c, const void *p, const void *q, int m, int k,
-                  float alpha, float beta, bool upper);
+// C = alpha P Q^T + beta P for P, Q, C of an NsChain and C known to be symmetric: one triangle, the
+// lower or the `upper`, is computed and mirrored, so that it is so exactly. C is neither P nor Q.
+// `copy` gets C + diagonal I too, unless it is kNsNone. Starts when the chain's first `after` steps
+// are finished for the matrix.
+struct NsStep {
+    int p, q, c, copy, after;
+    float alpha, beta, diagonal;
+    bool upper;
+};
+constexpr int kNsNone = -1, kNsMatrices = 6, kNsSteps = 4 * NS_MAX_ITERATIONS;
+
+// Steps on (batch,m,m) matrices; `factors` (batch,m, then room for 128) multiply the columns of the
+// last C, unless NULL.
+struct NsChain {
+    void *matrix[kNsMatrices];
+    const float *factors;
+    int count;
+    NsStep step[kNsSteps];
+};
+
+void ns_chain(const NsProduct &w, const NsChain &chain, int m);
+// A = X X^T, X (m,n), in the same way. What normalises A comes with it, from the fp32 sums:
+// ns_sum_parts of them, for AOL (batch,parts,m) sums of |A_ij| over a part of the columns, for
+// Schatten-4 (batch,parts) sums of A_ij^2; nothing for the others.
+void ns_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm, float *sums);
+int ns_sum_parts(const NsProduct &w, NsNorm norm, int m);
+// out = R((factor in + diagonal I) diag(s)), (batch,m,m); s may be NULL.
+void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,
+               const float *s);
 // Y = P X + beta diag(s) X, P (m,m), X and Y (m,n), Y not X; s (batch,m), or NULL for ones, which
 // is all that cuBLASLt can. Sets flags[i] for a matrix whose Y holds a NaN or an infinity, when
 // flags is given.
@@ -30,10 +57,12 @@ bool ns_apply_takes_factors(DType type);
 // For benches and tests: false keeps to cuBLASLt from now on.
 extern "C" void ns_use_hopper(bool yes);
 
-// ns_hopper.cu
+// ns_hopper_symmetric.cu, ns_hopper_apply.cu
 bool ns_hopper_can(DType type);
-void ns_hopper_symmetric(const NsProduct &w, void *c, const void *p, const void *q, int m, int k,
-                         float alpha, float beta, bool upper);
+void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m);
+void ns_hopper_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm,
+                    float *sums);
+int ns_hopper_sum_parts(NsNorm norm, int batch, int m);
 void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int m, int n,
                      float beta, const float *s, int *flags);
 
