@@ -123,7 +123,7 @@ void iterate_standard(Work &w, void *out)
 // With Z = B: Q <- a Q + Q Z and A <- (a I + Z) A (a I + Z), as products of symmetric matrices that
 // commute but for rounding; X is touched only at a restart and at the end. The two sides of A take
 // opposite triangles: with the same one twice, the parts that do not commute add up, and the error
-// doubles.
+// doubles. The last Q has diag(s) in its columns where X lacks that.
 void iterate_gram(Work &w, void *out)
 {
     const int last = w.method->iterations - 1;
@@ -133,8 +133,8 @@ void iterate_gram(Work &w, void *out)
     for (int k = 0; k <= last; k++) {
         const NsCoeff coeff = w.method->coeff[k];
         const float a = (float)coeff.a;
+        const bool ends = k == last || (w.method->restarts >> (k + 1) & 1); // then Q is applied
         if (w.method->restarts >> k & 1) {
-            run(w, &chain);
             apply(w, chain.matrix[q], 0, nullptr, false);
             gram_matrix(w, NS_NORM_NONE);
             fresh = true;
@@ -142,7 +142,9 @@ void iterate_gram(Work &w, void *out)
         if (coeff.c == 0) {
             run(w, &chain);
             ns_affine(w.product, w.b, w.a, w.M, (float)coeff.b, 0, nullptr);
-            if (fresh) ns_affine(w.product, chain.matrix[q], w.b, w.M, 1, a, nullptr);
+            if (fresh)
+                ns_affine(w.product, chain.matrix[q], w.b, w.M, 1, a,
+                          ends && w.unscaled ? w.s : nullptr);
         } else {
             add(&chain, {A, A, B, fresh ? q : kNsNone, chain.count, (float)coeff.c, (float)coeff.b,
                          a, false});
@@ -154,11 +156,15 @@ void iterate_gram(Work &w, void *out)
             q = next, next = kept;
         }
         fresh = false;
-        if (k == last || w.method->restarts >> (k + 1) & 1) continue; // A is not needed
+        if (ends) {
+            chain.factors = w.unscaled ? w.s : nullptr;
+            run(w, &chain);
+            chain.factors = nullptr;
+            continue; // A is not needed
+        }
         add(&chain, {A, B, T, kNsNone, z, 1, a, 0, false});
         add(&chain, {T, B, A, kNsNone, chain.count, 1, a, 0, true});
     }
-    run(w, &chain);
     apply(w, chain.matrix[q], 0, out, true);
 }
 
@@ -202,8 +208,8 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
     if (method->norm == NS_NORM_AOL || method->norm == NS_NORM_SCHATTEN4) {
         ns_normalize(w, w.a, ns_sum_parts(w.product, method->norm, w.M));
         // The factors of AOL may exceed what fp16 holds, where a row is almost zero.
-        w.unscaled = !method->gram && ns_apply_takes_factors(w.type) &&
-                     !(method->norm == NS_NORM_AOL && w.type == DT_F16);
+        w.unscaled =
+            ns_apply_takes_factors(w.type) && !(method->norm == NS_NORM_AOL && w.type == DT_F16);
         if (!w.unscaled) ns_scale_rows(w, w.x);
     }
 

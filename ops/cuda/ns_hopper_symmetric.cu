@@ -384,9 +384,18 @@ template <Kernel *kernel, int kTile> void launch(Chain &chain, cudaStream_t stre
     }();
     (void)ready;
     chain.group = group_of<kTile>(chain.batch, chain.m);
-    const int blocks = std::min(Schedule<kTile>(chain).total, multiprocessors());
-    kernel<<<blocks, kThreads, kBytes, stream>>>(chain);
-    CHECK_LAUNCH();
+    // A chain's blocks wait for each other: cooperative, so that none starts before all can run.
+    cudaLaunchAttribute cooperative = {};
+    cooperative.id = cudaLaunchAttributeCooperative;
+    cooperative.val.cooperative = chain.count > 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = std::min(Schedule<kTile>(chain).total, multiprocessors());
+    config.blockDim = kThreads;
+    config.dynamicSmemBytes = kBytes;
+    config.stream = stream;
+    config.attrs = &cooperative;
+    config.numAttrs = 1;
+    CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, chain));
 }
 
 template <typename T, int kTile> void launch_with(Chain &chain, Extra extra, cudaStream_t stream)
