@@ -268,6 +268,14 @@ bool ns_method_set_gram(NsMethod *method, bool gram, const char *restarts, Error
     return true;
 }
 
+bool ns_method_set_eps(NsMethod *method, const char *eps, Error *err)
+{
+    if (strcmp(eps, "abs") && strcmp(eps, "rel"))
+        return fail(err, "no eps '%.40s'; there are abs, rel", eps);
+    method->relative = eps[0] == 'r';
+    return true;
+}
+
 bool ns_method_set_storage(NsMethod *method, const char *storage, Error *err)
 {
     for (int i = 0; i < COUNT(storages); i++)
@@ -284,9 +292,9 @@ static bool is_changed(const NsMethod *method)
     Error ignored;
     if (!ns_method_find(&named, method->name, &ignored)) return false;
     bool same = named.norm == method->norm && named.delta == method->delta &&
-                named.eps == method->eps && named.iterations == method->iterations &&
-                named.gram == method->gram && named.restarts == method->restarts &&
-                named.storage == method->storage;
+                named.eps == method->eps && named.relative == method->relative &&
+                named.iterations == method->iterations && named.gram == method->gram &&
+                named.restarts == method->restarts && named.storage == method->storage;
     for (int k = 0; same && k < named.iterations; k++)
         same = named.coeff[k].a == method->coeff[k].a && named.coeff[k].b == method->coeff[k].b &&
                named.coeff[k].c == method->coeff[k].c;
@@ -299,8 +307,8 @@ void ns_method_describe(const NsMethod *method, char *text, size_t size)
     if (method->norm == NS_NORM_NONE)
         snprintf(norm, sizeof norm, "none");
     else
-        snprintf(norm, sizeof norm, "%s(%g, %g)", norm_names[method->norm], method->delta,
-                 method->eps);
+        snprintf(norm, sizeof norm, "%s(%g, %g%s)", norm_names[method->norm], method->delta,
+                 method->eps, method->relative ? " rel" : "");
     for (int k = 1; k < method->iterations; k++) {
         char word[16];
         snprintf(word, sizeof word, "%d", k);

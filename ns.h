@@ -44,6 +44,7 @@ typedef struct NsMethod {
     char name[32]; // of the method
     NsNorm norm;
     double delta, eps;
+    bool relative;  // eps in units of |G|_F (Frobenius) or |G|_F^2, not of G: no scale matters
     char table[32]; // name of the coefficient table
     int iterations; // 1 .. NS_MAX_ITERATIONS
     NsCoeff coeff[NS_MAX_ITERATIONS];
@@ -68,6 +69,10 @@ bool ns_method_set_norm(NsMethod *method, const char *norm, Error *err);
 bool ns_method_set_coeffs(NsMethod *method, const char *table, int iterations, Error *err);
 // The variant: standard, or gram with a list of restarts such as "2", "2,4" or "" (NULL is "").
 bool ns_method_set_gram(NsMethod *method, bool gram, const char *restarts, Error *err);
+// What the normaliser's eps is in units of: abs for those of the input, as published; rel for its
+// Frobenius norm (its square with AOL and Schatten-4), so that the result does not change when the
+// input is multiplied by a number, not in a bit if that is a power of two.
+bool ns_method_set_eps(NsMethod *method, const char *eps, Error *err);
 // The storage: bf16, f16, or real for the precision of the arithmetic itself.
 bool ns_method_set_storage(NsMethod *method, const char *storage, Error *err);
 // One line: "turbo4: aol(0.02, 1e-06) polar_express x4, standard, bf16". A method that was changed

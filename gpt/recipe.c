@@ -71,6 +71,7 @@ static const Field fields[] = {
     FIELD_C(Recipe, ns_variant, "|standard|gram", "instead of its variant"),
     FIELD_S(Recipe, ns_restarts, "0123456789,none", "LIST",
             "iterations after which the gram variant restarts, such as 2,4; none"),
+    FIELD_C(Recipe, ns_eps, "|abs|rel", "units of its eps: the input's, or the input's norm"),
     WORD(ns_storage, "TYPE", "instead of its storage: bf16, f16, real"),
     {.name = NULL},
 };

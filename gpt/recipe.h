@@ -57,6 +57,7 @@ typedef struct {
     char ortho[32]; // method of ns.h
     int ns_iters;   // 0: the method's own
     char ns_norm[16], ns_coeffs[256], ns_variant[16], ns_restarts[16], ns_storage[8]; // "": own
+    char ns_eps[4];
 
     // Derived by recipe_finish.
     int n_slots, n_value_embeds, n_attention, n_mlp, n_skips;

@@ -177,6 +177,7 @@ static bool build_method(Recipe *recipe, Error *err)
             !ns_method_set_gram(method, gram, none ? "" : recipe->ns_restarts, err))
             return false;
     }
+    if (recipe->ns_eps[0] && !ns_method_set_eps(method, recipe->ns_eps, err)) return false;
     return !recipe->ns_storage[0] || ns_method_set_storage(method, recipe->ns_storage, err);
 }
 

@@ -150,9 +150,11 @@ static void normalize(const Work *w)
 {
     const NsMethod *method = w->method;
     const size_t size = (size_t)w->m * w->n, square = (size_t)w->m * w->m;
-    const double widen = 1 + method->delta, eps2 = method->eps * w->scale * w->scale;
+    const double frobenius_norm = frobenius(w->x, size, 1), widen = 1 + method->delta;
+    const double unit = method->relative ? frobenius_norm : w->scale; // of eps
+    const double eps2 = method->eps * unit * unit;
     if (method->norm == NS_NORM_FROBENIUS) {
-        double norm = widen * frobenius(w->x, size, 1) + method->eps * w->scale;
+        double norm = widen * frobenius_norm + method->eps * unit;
         scale_all(w->x, size, norm > 0 ? 1 / norm : 0, method->storage);
     }
     gram_matrix(w);

@@ -68,13 +68,15 @@ __device__ double sum_partials(const double *partial, int parts, double *room)
 }
 
 // The input's factor and the translated eps from |G|_F^2.
-__device__ void find_range(double *range, double square, NsNorm norm, double delta, double eps)
+__device__ void find_range(double *range, double square, NsNorm norm, double delta, double eps,
+                           bool relative)
 {
     double factor = 1;
+    const double unit = relative ? sqrt(square) : 1; // of eps
     if (!isfinite(square)) {
         factor = nan("");
     } else if (norm == NS_NORM_FROBENIUS) {
-        const double size = (1 + delta) * sqrt(square) + eps;
+        const double size = (1 + delta) * sqrt(square) + eps * unit;
         factor = size > 0 ? 1 / size : 0;
     } else if (norm != NS_NORM_NONE && square > 0) {
         int exponent;
@@ -82,16 +84,17 @@ __device__ void find_range(double *range, double square, NsNorm norm, double del
         factor = ldexp(1.0, 4 - exponent);
     }
     range[0] = factor;
-    range[1] = square == 0 ? INFINITY : eps * factor * factor; // zeros: factors of 0
+    range[1] =
+        square == 0 ? INFINITY : eps * (factor * unit) * (factor * unit); // zeros: factors of 0
 }
 
 __global__ void range_kernel(double *range, int *flags, int *failed, const double *partial,
-                             int parts, NsNorm norm, double delta, double eps)
+                             int parts, NsNorm norm, double delta, double eps, bool relative)
 {
     __shared__ double room[kBlock / kWarp];
     const double square = sum_partials(partial + (size_t)blockIdx.x * parts, parts, room);
     if (threadIdx.x) return;
-    find_range(range + 2 * blockIdx.x, square, norm, delta, eps);
+    find_range(range + 2 * blockIdx.x, square, norm, delta, eps, relative);
     flags[blockIdx.x] = flags[gridDim.x + blockIdx.x] = 0;
     if (blockIdx.x == 0) *failed = 0;
 }
@@ -259,6 +262,7 @@ __global__ void poison_kernel(T *out, const int *flags, int *failed, size_t size
 struct SmallMethod {
     NsNorm norm;
     double delta, eps;
+    bool relative;
     int iterations;
     float a[NS_MAX_ITERATIONS], b[NS_MAX_ITERATIONS], c[NS_MAX_ITERATIONS];
     bool gram;
@@ -391,7 +395,8 @@ __global__ void small_kernel(D *out, const S *source, int *failed, SmallMethod m
         w.x[e] = load_stored(source, base + (tall ? e % n * m + e / n : e));
     __syncthreads();
     const double square = small_squares(w, w.x, size);
-    if (threadIdx.x == 0) find_range(w.range, square, method.norm, method.delta, method.eps);
+    if (threadIdx.x == 0)
+        find_range(w.range, square, method.norm, method.delta, method.eps, method.relative);
     __syncthreads();
     for (int e = threadIdx.x; e < size; e += kBlock)
         w.x[e] = round_to((float)(w.x[e] * w.range[0]), method.type);
@@ -428,7 +433,8 @@ void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size)
 void ns_range(const NsBatch &w, int parts)
 {
     range_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.range, w.flags, w.failed, w.partial, parts,
-                                                   w.method->norm, w.method->delta, w.method->eps);
+                                                   w.method->norm, w.method->delta, w.method->eps,
+                                                   w.method->relative);
     CHECK_LAUNCH();
 }
 
@@ -495,9 +501,13 @@ void ns_poison(const NsBatch &w, void *out)
 
 void ns_small(const NsBatch &w, void *out, DType out_type, const void *source, DType type)
 {
-    SmallMethod method = {
-        w.method->norm, w.method->delta,    w.method->eps, w.method->iterations, {}, {}, {},
-        w.method->gram, w.method->restarts, w.type};
+    SmallMethod method = {};
+    method.norm = w.method->norm;
+    method.delta = w.method->delta, method.eps = w.method->eps;
+    method.relative = w.method->relative;
+    method.iterations = w.method->iterations;
+    method.gram = w.method->gram, method.restarts = w.method->restarts;
+    method.type = w.type;
     for (int k = 0; k < method.iterations; k++) {
         method.a[k] = (float)w.method->coeff[k].a;
         method.b[k] = (float)w.method->coeff[k].b;

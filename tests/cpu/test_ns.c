@@ -377,6 +377,44 @@ TEST(published_errors)
         for (int d = 0; d < (big ? 6 : DRAWS); d++) free(g[big][d]), free(polar[big][d]);
 }
 
+// With a relative eps no scale matters; powers of two change no bit, in no storage.
+TEST(relative_eps)
+{
+    static const char *const storages[] = {"bf16", "f16", "real"};
+    const double factors[] = {1e-12, 1e-6, 1e6, 1e12};
+    enum { M = 12, N = 20 };
+    double *g = gaussian_matrix(43, M * N);
+    for (int k = 0; k < M * N; k++) g[k] = (float)g[k];
+    for (int i = 0; ns_method_name(i); i++)
+        for (int t = 0; t < 3; t++) {
+            NsMethod m = method_with(ns_method_name(i), storages[t]);
+            Error err;
+            CHECK(ns_method_set_eps(&m, "rel", &err), "%s", err.text);
+            float x[M * N], y[M * N];
+            for (int k = 0; k < M * N; k++) x[k] = (float)g[k];
+            CHECK(run_f32(&m, x, 1, M, N, 1) == 0);
+            for (int e = -90; e <= 120; e += 15) { // no subnormals
+                for (int k = 0; k < M * N; k++) y[k] = (float)ldexp(g[k], e);
+                CHECK(run_f32(&m, y, 1, M, N, 1) == 0);
+                CHECK(!memcmp(x, y, sizeof x), "%s %s: 2^%d", m.name, storages[t], e);
+            }
+            NsMethod exact = m;
+            exact.storage = DT_F64;
+            double reference[M * N], scaled[M * N];
+            memcpy(reference, g, sizeof reference);
+            CHECK(run_f64(&exact, reference, 1, M, N, 1) == 0);
+            for (int f = 0; f < 4; f++) {
+                for (int k = 0; k < M * N; k++) scaled[k] = g[k] * factors[f];
+                CHECK(run_f64(&exact, scaled, 1, M, N, 1) == 0);
+                for (int k = 0; k < M * N; k++) CHECK_NEAR(scaled[k], reference[k], 1e-10);
+            }
+            memset(y, 0, sizeof y);
+            CHECK(run_f32(&m, y, 1, M, N, 1) == 0);
+            for (int k = 0; k < M * N; k++) CHECK(y[k] == 0);
+        }
+    free(g);
+}
+
 // The same methods from PyTorch in float64.
 TEST(golden)
 {
@@ -438,6 +476,7 @@ int main(void)
     RUN(rounding_error_is_at_most_twice_the_naive);
     RUN(float_follows_double);
     RUN(published_errors);
+    RUN(relative_eps);
     RUN(golden);
     return TEST_SUMMARY();
 }

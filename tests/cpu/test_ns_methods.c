@@ -43,6 +43,7 @@ TEST(changes_are_checked)
     NsMethod m = method_with("turbo4"), before = m;
     Error err;
     CHECK(!ns_method_set_norm(&m, "spectral", &err) && strstr(err.text, "schatten4"));
+    CHECK(!ns_method_set_eps(&m, "1e-6", &err) && strstr(err.text, "abs, rel"));
     CHECK(!ns_method_set_storage(&m, "fp8", &err) && strstr(err.text, "bf16, f16, real"));
     CHECK(!ns_method_set_coeffs(&m, "you", 0, &err) && strstr(err.text, "1 to 8"));
     CHECK(!ns_method_set_coeffs(&m, "you", 9, &err));
