@@ -43,7 +43,8 @@ endif
 HOPPER     := -gencode=arch=compute_90a,code=sm_90a
 CUDA_ARCH  ?= $(if $(PORTABLE),,$(HOPPER)) -gencode=arch=compute_80,code=compute_80
 NVCC_FLAGS  = -O3 -std=c++17 -lineinfo --threads 1 $(CUDA_ARCH) $(if $(WERROR),-Werror all-warnings) \
-              -Xptxas -warn-spills -Xcompiler -Wall,-Wextra
+              -Xptxas -warn-spills -Xcompiler -Wall,-Wextra \
+              $(if $(findstring -fPIC,$(EXTRA)),-Xcompiler -fPIC)
 ifneq ($(NVCC),)
 TRIAL   := $(BUILD)/nvcc_trial
 NVCC_ID := $(NVCC) $(shell $(NVCC) --version 2>/dev/null | tail -n 1) $(CUDA_ARCH)

@@ -120,6 +120,8 @@ static void set_table(NsMethod *method, const NsTable *table, int iterations)
     method->restarts &= (1u << iterations) - 1;
 }
 
+size_t ns_method_size(void) { return sizeof(NsMethod); }
+
 const char *ns_method_name(int i) { return i >= 0 && i < COUNT(methods) ? methods[i].name : NULL; }
 
 bool ns_method_find(NsMethod *method, const char *name, Error *err)

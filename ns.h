@@ -57,6 +57,8 @@ typedef struct NsMethod {
 // A named method: muon5, you5, polar5, turbo4, turbo4-you, turbo4-ga, s4-gram4, s4-gram5, ...
 // False with the list of names when there is none.
 bool ns_method_find(NsMethod *method, const char *name, Error *err);
+// Bytes of an NsMethod, for callers in other languages.
+size_t ns_method_size(void);
 // The i-th method's name, NULL past the end.
 const char *ns_method_name(int i);
 
