@@ -225,6 +225,8 @@ __device__ __forceinline__ void store_tile(const Consumer &me, const Chain &chai
         if (!copy) return;
         wait_for_room(me);
 #pragma unroll
+        for (int h = 0; h < kTile / 64; h++) hold(d[h]);
+#pragma unroll
         for (int h = 0; h < kTile / 64; h++)
             stage_diagonal<T, kTile>(d[h], staging, me.row + 64 * h, step.alpha, step.diagonal,
                                      step.upper, columns);
@@ -238,8 +240,9 @@ __device__ __forceinline__ void store_tile(const Consumer &me, const Chain &chai
     send<kTile>(me, map, copy, t.row, t.col, t.matrix);
     wait_for_room(me);
 #pragma unroll
+    for (int h = 0; h < kTile / 64; h++) hold(d[h]); // or what was staged is kept in registers
+#pragma unroll
     for (int h = 0; h < kTile / 64; h++) {
-        if (kScales) hold(d[h]); // else products of before would be kept as well
         float rows[2] = {step.alpha, step.alpha};
         const int at = t.row * kTile + 64 * h + me.row + threadIdx.x % kWarp / 4;
         if (scales)

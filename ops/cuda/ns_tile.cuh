@@ -96,7 +96,8 @@ __device__ __forceinline__ void pack_blocks(uint32_t (&v)[4], const float *d,
         float low = alpha[e % 2] * d[2 * e], high = alpha[e % 2] * d[2 * e + 1];
         if (columns) {
             const int c = col + e / 2 * 8 + 2 * (threadIdx.x % 4);
-            low *= columns[c], high *= columns[c + 1];
+            const volatile float *of = columns + c; // not all of them loaded ahead
+            low *= of[0], high *= of[1];
         }
         v[e] = pack<T>(low, high);
     }
