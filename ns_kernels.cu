@@ -54,7 +54,7 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
     w->partial =
         reinterpret_cast<double *>(take(b * ns_parts((size_t)w->M * w->N) * sizeof(double)));
     w->range = reinterpret_cast<double *>(take(2 * b * sizeof(double)));
-    w->s = reinterpret_cast<float *>(take((b * w->M + 128) * sizeof(float)));
+    w->s = reinterpret_cast<float *>(take(b * w->M * sizeof(float)));
     w->flags = reinterpret_cast<int *>(take(2 * b * sizeof(int)));
     w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr};
     const size_t sums = ns_sum_parts(w->product, method->norm, w->M);

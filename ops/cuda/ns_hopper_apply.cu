@@ -177,10 +177,9 @@ __global__ void CLUSTER(kPair) __launch_bounds__(kThreads, 1)
             }
             multiply_range(done, blocks);
 
-            const float alpha[2] = {1, 1};
             if (leader) tma_store_wait_read(); // the previous tile has left the staging room
             named_barrier(1, kConsumers);
-            stage_rows<T, kTileM, false>(d, staging, row, alpha, nullptr);
+            stage_rows<T, kTileM, false>(d, staging, row, 1);
             if (problem.flags) {
                 float poison = 0; // 0 times anything finite is 0
 #pragma unroll

@@ -28,16 +28,14 @@ template <int kTile> struct Shape {
     static constexpr uint32_t kBytes = kStages * kStage + 2 * kStaging + 1024;
 };
 
-// What a launch does besides: nothing; it leaves sums of its result; or it scales the columns of
-// the last step's.
-enum Extra { PLAIN, ROW_SUMS, SQUARES, SCALES };
+// What a launch leaves besides its result: nothing, or sums of it.
+enum Extra { PLAIN, ROW_SUMS, SQUARES };
 
 struct Chain {
     CUtensorMap map[kNsMatrices];
     int batch, m, k_blocks, group; // matrices whose steps alternate
     int count, done;               // steps; and those that `progress` counted before
     int *progress;
-    const float *factors;
     float *sums;
     NsStep step[kNsSteps];
 };
@@ -204,51 +202,37 @@ __device__ __forceinline__ void send(const Consumer &me, const CUtensorMap *map,
 }
 
 // Stores alpha d and its mirror through the staging room, one after the other.
-template <typename T, int kTile, bool kScales>
+template <typename T, int kTile>
 __device__ __forceinline__ void store_tile(const Consumer &me, const Chain &chain, const Item &t,
-                                           float (&d)[kTile / 64][kTile / 2])
+                                           const float (&d)[kTile / 64][kTile / 2])
 {
     const NsStep &step = chain.step[t.step];
     const CUtensorMap *map = &chain.map[step.c];
     const CUtensorMap *copy = step.copy == kNsNone ? nullptr : &chain.map[step.copy];
     const uint32_t staging = shared_address(me.staging);
-    const bool scales = kScales && t.step == chain.count - 1;
-    const float *factors = scales ? chain.factors + (size_t)t.matrix * chain.m : nullptr;
-    const float *columns = scales ? factors + t.col * kTile : nullptr;
     wait_for_room(me);
     if (t.row == t.col) {
 #pragma unroll
         for (int h = 0; h < kTile / 64; h++)
-            stage_diagonal<T, kTile>(d[h], staging, me.row + 64 * h, step.alpha, 0, step.upper,
-                                     columns);
+            stage_diagonal<T, kTile>(d[h], staging, me.row + 64 * h, step.alpha, 0, step.upper);
         send<kTile>(me, map, nullptr, t.row, t.col, t.matrix);
         if (!copy) return;
         wait_for_room(me);
 #pragma unroll
-        for (int h = 0; h < kTile / 64; h++) hold(d[h]);
-#pragma unroll
         for (int h = 0; h < kTile / 64; h++)
             stage_diagonal<T, kTile>(d[h], staging, me.row + 64 * h, step.alpha, step.diagonal,
-                                     step.upper, columns);
+                                     step.upper);
         send<kTile>(me, copy, nullptr, t.row, t.col, t.matrix);
         return;
     }
-    const float alpha[2] = {step.alpha, step.alpha};
 #pragma unroll
     for (int h = 0; h < kTile / 64; h++)
-        stage_rows<T, kTile, false>(d[h], staging, me.row + 64 * h, alpha, columns);
+        stage_rows<T, kTile, false>(d[h], staging, me.row + 64 * h, step.alpha);
     send<kTile>(me, map, copy, t.row, t.col, t.matrix);
     wait_for_room(me);
 #pragma unroll
-    for (int h = 0; h < kTile / 64; h++) hold(d[h]); // or what was staged is kept in registers
-#pragma unroll
-    for (int h = 0; h < kTile / 64; h++) {
-        float rows[2] = {step.alpha, step.alpha};
-        const int at = t.row * kTile + 64 * h + me.row + threadIdx.x % kWarp / 4;
-        if (scales)
-            for (int i = 0; i < 2; i++) rows[i] *= factors[at + 8 * i];
-        stage_rows<T, kTile, true>(d[h], staging, me.row + 64 * h, rows, nullptr);
-    }
+    for (int h = 0; h < kTile / 64; h++)
+        stage_rows<T, kTile, true>(d[h], staging, me.row + 64 * h, step.alpha);
     send<kTile>(me, map, copy, t.col, t.row, t.matrix);
 }
 #endif
@@ -345,7 +329,7 @@ __global__ void __launch_bounds__(kThreads, 1) symmetric_kernel(const __grid_con
         if constexpr (kExtra == ROW_SUMS) leave_row_sums<kTile>(d, chain, t, me.row, id, room[id]);
         if constexpr (kExtra == SQUARES)
             leave_squares<kTile>(d, chain, t, schedule.per_matrix, id, &room[id][0][0]);
-        store_tile<T, kTile, kExtra == SCALES>(me, chain, t, d);
+        store_tile<T, kTile>(me, chain, t, d);
         if (me.leader && chain.count > 1) {
             tma_store_wait();
             counter_add(chain.progress + t.matrix);
@@ -407,8 +391,6 @@ template <typename T, int kTile> void launch_with(Chain &chain, Extra extra, cud
         launch<symmetric_kernel<T, kTile, ROW_SUMS>, kTile>(chain, stream);
     else if (extra == SQUARES)
         launch<symmetric_kernel<T, kTile, SQUARES>, kTile>(chain, stream);
-    else if (extra == SCALES)
-        launch<symmetric_kernel<T, kTile, SCALES>, kTile>(chain, stream);
     else
         launch<symmetric_kernel<T, kTile, PLAIN>, kTile>(chain, stream);
 }
@@ -440,13 +422,12 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m)
     Chain chain = {};
     chain.m = m;
     chain.count = steps.count;
-    chain.factors = steps.factors;
     for (int i = 0; i < steps.count; i++) chain.step[i] = steps.step[i];
     for (int i = 0; i < kNsMatrices; i++)
         if (steps.matrix[i])
             chain.map[i] = tensor_map(w.type, steps.matrix[i], w.batch, m, m,
                                       small_tiles(w.batch, m) ? 64 : 128);
-    run(w, chain, m, steps.factors ? SCALES : PLAIN);
+    run(w, chain, m, PLAIN);
 }
 
 void ns_hopper_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm,

@@ -126,9 +126,7 @@ template <typename T> void run_step(const NsProduct &w, const NsChain &chain, in
     const void *p = chain.matrix[s.p], *q = chain.matrix[s.q];
     product(w, c, p, q, s.beta != 0 ? p : c, true, m, m, m, s.alpha, s.beta);
     mirror<T>(w, c, m, s.upper);
-    const float *factors = i == chain.count - 1 ? chain.factors : nullptr;
-    if (s.copy != kNsNone) ns_affine(w, chain.matrix[s.copy], c, m, 1, s.diagonal, factors);
-    if (factors) ns_affine(w, c, c, m, 1, 0, factors);
+    if (s.copy != kNsNone) ns_affine(w, chain.matrix[s.copy], c, m, 1, s.diagonal, nullptr);
 }
 
 template <typename T>
@@ -161,14 +159,17 @@ extern "C" void ns_use_hopper(bool yes) { use_hopper = yes; }
 
 void ns_chain(const NsProduct &w, const NsChain &chain, int m)
 {
-    if (hopper(w.type)) {
+    if (hopper(w.type))
         ns_hopper_chain(w, chain, m);
-        return;
-    }
-    with_type(w.type, [&](auto *t) {
-        for (int i = 0; i < chain.count; i++)
-            run_step<std::remove_pointer_t<decltype(t)>>(w, chain, i, m);
-    });
+    else
+        with_type(w.type, [&](auto *t) {
+            for (int i = 0; i < chain.count; i++)
+                run_step<std::remove_pointer_t<decltype(t)>>(w, chain, i, m);
+        });
+    if (!chain.factors) return;
+    const NsStep &last = chain.step[chain.count - 1];
+    void *const c = chain.matrix[last.copy == kNsNone ? last.c : last.copy];
+    ns_affine(w, c, c, m, 1, 0, chain.factors);
 }
 
 void ns_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm, float *sums)

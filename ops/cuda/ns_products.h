@@ -29,8 +29,8 @@ struct NsStep {
 };
 constexpr int kNsNone = -1, kNsMatrices = 6, kNsSteps = 4 * NS_MAX_ITERATIONS;
 
-// Steps on (batch,m,m) matrices; `factors` (batch,m, then room for 128) multiply the columns of the
-// last C, unless NULL.
+// Steps on (batch,m,m) matrices; `factors` (batch,m) multiply the columns of the last C, or of its
+// copy where it has one, unless NULL.
 struct NsChain {
     void *matrix[kNsMatrices];
     const float *factors;

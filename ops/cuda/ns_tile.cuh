@@ -85,35 +85,25 @@ __device__ __forceinline__ void add_tile(float (&d)[kCount], uint32_t first_chun
         }
 }
 
-// Four 8x8 blocks, two beside each other, of rows 8i + .. times alpha[i] and of columns times the
-// thread's numbers of `columns` (the tile's), unless that is NULL.
+// Four 8x8 blocks, two beside each other, of alpha d.
 template <typename T>
-__device__ __forceinline__ void pack_blocks(uint32_t (&v)[4], const float *d,
-                                            const float (&alpha)[2], const float *columns, int col)
+__device__ __forceinline__ void pack_blocks(uint32_t (&v)[4], const float *d, float alpha)
 {
 #pragma unroll
-    for (int e = 0; e < 4; e++) { // rows e % 2, columns e / 2
-        float low = alpha[e % 2] * d[2 * e], high = alpha[e % 2] * d[2 * e + 1];
-        if (columns) {
-            const int c = col + e / 2 * 8 + 2 * (threadIdx.x % 4);
-            const volatile float *of = columns + c; // not all of them loaded ahead
-            low *= of[0], high *= of[1];
-        }
-        v[e] = pack<T>(low, high);
-    }
+    for (int e = 0; e < 4; e++) v[e] = pack<T>(alpha * d[2 * e], alpha * d[2 * e + 1]);
 }
 
 // 64 rows of a tile of kRows rows as 16-bit numbers to `out`, or transposed. `row`: the warp's
 // first row in the tile.
 template <typename T, int kRows, bool kTransposed, int kCount>
 __device__ __forceinline__ void stage_rows(const float (&d)[kCount], uint32_t out, int row,
-                                           const float (&alpha)[2], const float *columns)
+                                           float alpha)
 {
     const int lane = threadIdx.x % kWarp, r = row + (lane / 8 & 1) * 8;
 #pragma unroll
     for (int j = 0; j < kCount / 4; j += 2) {
         uint32_t v[4];
-        pack_blocks<T>(v, d + 4 * j, alpha, columns, 8 * j);
+        pack_blocks<T>(v, d + 4 * j, alpha);
         const int c = 8 * j + lane / 16 * 8;
         if (kTransposed)
             store_blocks_transposed(out + swizzled<kRows>(c + lane % 8, r), v);
@@ -123,27 +113,20 @@ __device__ __forceinline__ void stage_rows(const float (&d)[kCount], uint32_t ou
 }
 
 // Of a tile on the diagonal, one triangle of alpha d + diagonal I goes to both places: 16 x 16
-// blocks beside the diagonal as they are and transposed, those on it number by number. `factors`
-// of the tile's columns, or NULL.
+// blocks beside the diagonal as they are and transposed, those on it number by number.
 template <typename T, int kRows>
 __device__ __forceinline__ void stage_diagonal(const float (&d)[kRows / 2], uint32_t out, int row,
-                                               float alpha, float diagonal, bool upper,
-                                               const float *factors)
+                                               float alpha, float diagonal, bool upper)
 {
     const int lane = threadIdx.x % kWarp, r = row + (lane / 8 & 1) * 8;
-    const float same[2] = {alpha, alpha};
-    float mirrored[2] = {alpha, alpha};
-    if (factors)
-        for (int i = 0; i < 2; i++) mirrored[i] *= factors[row + 8 * i + lane / 4];
 #pragma unroll
     for (int j = 0; j < kRows / 8; j += 2) {
         if (upper ? row > 8 * j : row < 8 * j) continue;
         if (row != 8 * j) {
             const int c = 8 * j + lane / 16 * 8;
             uint32_t v[4];
-            pack_blocks<T>(v, d + 4 * j, same, factors, 8 * j);
+            pack_blocks<T>(v, d + 4 * j, alpha);
             store_blocks(out + swizzled<kRows>(r + lane % 8, c), v);
-            pack_blocks<T>(v, d + 4 * j, mirrored, nullptr, 8 * j);
             store_blocks_transposed(out + swizzled<kRows>(c + lane % 8, r), v);
             continue;
         }
@@ -152,9 +135,9 @@ __device__ __forceinline__ void stage_diagonal(const float (&d)[kRows / 2], uint
             const int at = row + (e / 2 & 1) * 8 + lane / 4;
             const int c = 8 * j + e / 4 * 8 + 2 * (lane % 4) + e % 2;
             if (upper ? at > c : at < c) continue;
-            const float x = alpha * d[4 * j + e] + (at == c ? diagonal : 0);
-            store_shared(out + swizzled<kRows>(at, c), pack<T>(factors ? x * factors[c] : x, 0));
-            store_shared(out + swizzled<kRows>(c, at), pack<T>(factors ? x * factors[at] : x, 0));
+            const uint32_t number = pack<T>(alpha * d[4 * j + e] + (at == c ? diagonal : 0), 0);
+            store_shared(out + swizzled<kRows>(at, c), number);
+            store_shared(out + swizzled<kRows>(c, at), number);
         }
     }
 }
