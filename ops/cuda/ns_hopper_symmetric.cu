@@ -21,7 +21,7 @@ namespace
 
 template <int kTile> struct Shape {
     static constexpr int kHalves = kTile / 64; // of 64 rows, what one wgmma makes
-    static constexpr int kStages = kTile == 128 ? 5 : 11;
+    static constexpr int kStages = kTile == 128 ? 4 : 11; // with the sums' room, all that fits
     static constexpr uint32_t kChunkBytes = kTile * kChunk * 2; // kTile rows of 64 numbers
     static constexpr uint32_t kStage = 2 * kChunkBytes, kStaging = kTile * kTile * 2;
     // Stages, staging room, and what aligning the start to 1024 bytes may cost.
