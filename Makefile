@@ -77,7 +77,7 @@ FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
 .SECONDARY: # keep what was built on the way
-.PHONY: train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
+.PHONY: lib train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
 train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
 all: train tokenize $(TESTS) $(GPU_TESTS) $(FUZZ)
 
@@ -179,8 +179,17 @@ sanitize: ## the tests under the address and undefined-behaviour sanitizers
 sanitize-gpu: $(BUILD)/train_gpt $(CORPUS) $(BUILD)/tests/gpu/test_attention_cuda ## small runs under compute-sanitizer
 	tests/gpu/sanitize.sh $(BUILD)
 
+# Position-independent objects of their own; of the library's symbols only ns.h's can be seen.
+lib: ## libturbomuon.so, ns.h's orthogonalisation for other programs (scripts/orthogonalize_torch.py)
+	$(MAKE) BUILD=build/lib BLAS=0 EXTRA=-fPIC build/lib/libturbomuon.so
+	cp -f build/lib/libturbomuon.so .
+
+$(BUILD)/libturbomuon.so: $(LIB) $(CUDA_OBJ)
+	echo '{ global: ns_*; local: *; };' >$@.map
+	$(CC) -shared -Wl,--version-script=$@.map -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
 clean: ## remove everything built, the corpus included
-	rm -rf $(BUILD) train_gpt generate tokenize data/corpus
+	rm -rf $(BUILD) train_gpt generate tokenize libturbomuon.so data/corpus
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14

@@ -85,7 +85,7 @@ while [ $killed -lt $kills ] && [ $begun -lt $((3 * kills)) ]; do
     pid=$!
     sleep "$(printf '0.%03d' $((20 + begun * 37 % 150)))"
     ranks=$(children $pid)
-    victim=$(echo $ranks | cut -d ' ' -f $((killed % 2 + 1)))
+    victim=$(echo $ranks | awk -v n=$((killed % 2 + 1)) "{ print \$n }") # none before it has begun
     if [ -n "$victim" ]; then kill -s KILL "$victim" 2>/dev/null; fi
     wait $pid 2>/dev/null
     status=$?
