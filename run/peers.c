@@ -119,7 +119,7 @@ static void lost(Peers *p, const Peer *peer, const char *how)
 }
 
 // The connection is broken: whoever knows better, its own message or the launcher, speaks first.
-static void gone(Peers *p, const Peer *peer)
+static void broken(Peers *p, const Peer *peer)
 {
     usleep(100000);
     lost(p, peer, "is gone");
@@ -139,10 +139,10 @@ static void receive(Peers *p, Peer *peer)
             peer->fd = -1;
             return;
         }
-        gone(p, peer);
+        broken(p, peer);
     }
     char *data = calloc(1, frame.bytes + 1);
-    if (!data || !receive_all(peer->fd, data, frame.bytes)) gone(p, peer);
+    if (!data || !receive_all(peer->fd, data, frame.bytes)) broken(p, peer);
     peer->heard = now_ms();
     peer->step = frame.step;
     switch (frame.kind) {
@@ -357,7 +357,7 @@ bool peers_broadcast(Peers *p, void *data, size_t bytes, Error *err)
     if (bytes > MAX_PAYLOAD) return fail(err, "a message of %zu bytes", bytes);
     if (p->env.rank == 0) {
         for (int i = 1; i < p->n; i++)
-            if (!send_frame(p, p->peer[i].fd, DATA, data, bytes)) gone(p, &p->peer[i]);
+            if (!send_frame(p, p->peer[i].fd, DATA, data, bytes)) broken(p, &p->peer[i]);
         return true;
     }
     size_t got;
@@ -387,7 +387,7 @@ bool peers_agree(Peers *p, const char *text, Error *err)
     char here[160], there[160];
     size_t bytes;
     if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, text, strlen(text)))
-        gone(p, &p->peer[0]);
+        broken(p, &p->peer[0]);
     for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
         char *other = take_data(p, &p->peer[i], &bytes);
         if (!verdict.text[0] && strcmp(other, text)) {
