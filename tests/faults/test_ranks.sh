@@ -83,9 +83,11 @@ while [ $killed -lt $kills ] && [ $begun -lt $((3 * kills)) ]; do
     fi
     "$program" $now >out 2>log &
     pid=$!
-    sleep "$(printf '0.%03d' $((20 + begun * 37 % 150)))"
-    ranks=$(children $pid)
-    victim=$(echo $ranks | awk -v n=$((killed % 2 + 1)) "{ print \$n }") # none before it has begun
+    until ranks=$(children $pid) && [ "$(echo $ranks | wc -w)" -eq 2 ] || ! kill -s 0 $pid; do
+        sleep 0.005
+    done 2>/dev/null
+    sleep "$(printf '0.%03d' $((begun * 37 % 150)))"
+    victim=$(echo $ranks | cut -d ' ' -f $((killed % 2 + 1)))
     if [ -n "$victim" ]; then kill -s KILL "$victim" 2>/dev/null; fi
     wait $pid 2>/dev/null
     status=$?
