@@ -1,22 +1,13 @@
 // The passes of ns_passes.h. All of them are bound by memory, or tiny.
 #include "ns_passes.h"
 
+#include "pointwise.cuh"
+
 namespace
 {
 
 constexpr int kBlock = 256, kTile = 32, kLanes = 8;
 constexpr int kFactors = kBlock / 2; // rows, and columns, that a block scales
-
-// Calls f with a null pointer to the C++ type of t.
-template <typename F> void with_type(DType t, F f)
-{
-    if (t == DT_BF16)
-        f(static_cast<bf16 *>(nullptr));
-    else if (t == DT_F16)
-        f(static_cast<__half *>(nullptr));
-    else
-        f(static_cast<float *>(nullptr));
-}
 
 __device__ __forceinline__ float poison() { return __int_as_float(0x7fc00000); }
 
@@ -24,26 +15,6 @@ __device__ __forceinline__ float poison() { return __int_as_float(0x7fc00000); }
 __device__ __forceinline__ double inverse_root(double square)
 {
     return square == 0 ? 0 : 1 / sqrt(square);
-}
-
-// Eight consecutive numbers, in as few accesses as their type allows.
-template <typename T> struct alignas(16) Eight {
-    T v[8];
-};
-
-template <typename T> __device__ __forceinline__ void load_eight(float (&x)[8], const T *p)
-{
-    const Eight<T> e = *reinterpret_cast<const Eight<T> *>(p);
-#pragma unroll
-    for (int i = 0; i < 8; i++) x[i] = load_stored(e.v, i);
-}
-
-template <typename T> __device__ __forceinline__ void store_eight(T *p, const float (&x)[8])
-{
-    Eight<T> e;
-#pragma unroll
-    for (int i = 0; i < 8; i++) store_rounded(e.v, i, x[i]);
-    *reinterpret_cast<Eight<T> *>(p) = e;
 }
 
 // Grid (parts, batch). Double holds the square of every float; NaN and infinity show in the sum.
@@ -124,14 +95,14 @@ __global__ void load_kernel(T *x, const S *source, const double *range, int m, i
         float v[8] = {};
         if (row < m) {
             if (whole)
-                load_eight(v, from + (size_t)row * n + col);
+                load_points<Whole>(v, from, (size_t)row * n + col);
             else
                 for (int e = 0; e < 8; e++)
                     v[e] = col + e < n ? load_stored(from, (size_t)row * n + col + e) : 0;
 #pragma unroll
             for (int e = 0; e < 8; e++) v[e] = scaled(v[e], factor, fits);
         }
-        store_eight(to + 8 * i, v);
+        store_points<Whole>(to, 8 * i, v);
     }
 }
 
@@ -166,10 +137,10 @@ template <typename T> __global__ void scale_rows_kernel(T *x, const float *s, in
     for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
         const float factor = s[blockIdx.y * M + 8 * i / N];
         float v[8];
-        load_eight(v, matrix + 8 * i);
+        load_points<Whole>(v, matrix, 8 * i);
 #pragma unroll
         for (int e = 0; e < 8; e++) v[e] *= factor;
-        store_eight(matrix + 8 * i, v);
+        store_points<Whole>(matrix, 8 * i, v);
     }
 }
 
@@ -214,13 +185,13 @@ __global__ void normalize_kernel(T *a, float *s, const float *sums, int parts, c
         T *const p = matrix + (size_t)(first[0] + r) * M + first[1] + c;
         const float row = factors[r];
         float v[8];
-        load_eight(v, p);
+        load_points<Whole>(v, p, 0);
 #pragma unroll
         for (int e = 0; e < 8; e++) {
             const float other = factors[kFactors + c + e];
             v[e] = v[e] * fmaxf(row, other) * fminf(row, other);
         }
-        store_eight(p, v);
+        store_points<Whole>(p, 0, v);
     }
 }
 
@@ -423,7 +394,7 @@ dim3 parts_of(const NsBatch &w, size_t size) { return dim3(ceil_div(size, 8 * kB
 
 void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size)
 {
-    with_type(type, [&](auto *t) {
+    with_dtype(type, [&](auto *t) {
         square_sums_kernel<<<dim3(ns_parts(size), w.batch), kBlock, 0, w.stream>>>(
             w.partial, static_cast<decltype(t)>(const_cast<void *>(x)), size);
     });
@@ -440,8 +411,8 @@ void ns_range(const NsBatch &w, int parts)
 
 void ns_load(const NsBatch &w, void *x, const void *source, DType type)
 {
-    with_type(w.type, [&](auto *t) {
-        with_type(type, [&](auto *s) {
+    with_dtype(w.type, [&](auto *t) {
+        with_dtype(type, [&](auto *s) {
             auto *to = static_cast<decltype(t)>(x);
             auto *from = static_cast<decltype(s)>(const_cast<void *>(source));
             if (w.tall)
@@ -459,7 +430,7 @@ void ns_load(const NsBatch &w, void *x, const void *source, DType type)
 void ns_normalize(const NsBatch &w, void *a, int parts)
 {
     const int blocks = ceil_div((size_t)w.M, kFactors);
-    with_type(w.type, [&](auto *t) {
+    with_dtype(w.type, [&](auto *t) {
         normalize_kernel<<<dim3(blocks, blocks, w.batch), kBlock, 0, w.stream>>>(
             static_cast<decltype(t)>(a), w.s, w.sums, parts, w.range, w.M, w.method->norm,
             w.method->delta);
@@ -469,7 +440,7 @@ void ns_normalize(const NsBatch &w, void *a, int parts)
 
 void ns_scale_rows(const NsBatch &w, void *x)
 {
-    with_type(w.type, [&](auto *t) {
+    with_dtype(w.type, [&](auto *t) {
         scale_rows_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
             static_cast<decltype(t)>(x), w.s, w.M, w.N);
     });
@@ -479,8 +450,8 @@ void ns_scale_rows(const NsBatch &w, void *x)
 void ns_store(const NsBatch &w, void *out, DType type, const void *x)
 {
     const int rows = w.tall ? w.n : w.m, cols = w.tall ? w.m : w.n;
-    with_type(type, [&](auto *d) {
-        with_type(w.type, [&](auto *t) {
+    with_dtype(type, [&](auto *d) {
+        with_dtype(w.type, [&](auto *t) {
             store_kernel<<<dim3(ceil_div(cols, kTile), ceil_div(rows, kTile), w.batch),
                            dim3(kTile, kLanes), 0, w.stream>>>(
                 static_cast<decltype(d)>(out), static_cast<decltype(t)>(const_cast<void *>(x)),
@@ -492,7 +463,7 @@ void ns_store(const NsBatch &w, void *out, DType type, const void *x)
 
 void ns_poison(const NsBatch &w, void *out)
 {
-    with_type(w.type, [&](auto *t) {
+    with_dtype(w.type, [&](auto *t) {
         poison_kernel<<<dim3(4, w.batch), kBlock, 0, w.stream>>>(
             static_cast<decltype(t)>(out), w.flags, w.failed, (size_t)w.m * w.n);
     });
@@ -514,8 +485,8 @@ void ns_small(const NsBatch &w, void *out, DType out_type, const void *source, D
         method.c[k] = (float)w.method->coeff[k].c;
     }
     CUDA_CHECK(cudaMemsetAsync(w.failed, 0, sizeof(int), w.stream));
-    with_type(out_type, [&](auto *d) {
-        with_type(type, [&](auto *s) {
+    with_dtype(out_type, [&](auto *d) {
+        with_dtype(type, [&](auto *s) {
             small_kernel<<<w.batch, kBlock, sizeof(Small), w.stream>>>(
                 static_cast<decltype(d)>(out), static_cast<decltype(s)>(const_cast<void *>(source)),
                 w.failed, method, w.m, w.n, w.tall);

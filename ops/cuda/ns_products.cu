@@ -2,6 +2,7 @@
 #include "ns_products.h"
 
 #include "lt.cuh"
+#include "pointwise.cuh"
 
 #include <type_traits>
 
@@ -100,19 +101,25 @@ __global__ void affine_kernel(T *out, const T *in, int m, float factor, float di
                               const float *s)
 {
     const size_t size = (size_t)m * m, base = blockIdx.y * size;
-    for (size_t i = blockIdx.x * blockDim.x + threadIdx.x; i < size;
-         i += (size_t)gridDim.x * blockDim.x) {
-        float x = load_stored(in, base + i) * factor + (i % (m + 1) ? 0 : diagonal);
-        if (s) x *= s[blockIdx.y * (size_t)m + i % (size_t)m];
-        store_rounded(out, base + i, x);
+    for (size_t i = 8 * (blockIdx.x * (size_t)blockDim.x + threadIdx.x); i < size;
+         i += 8 * (size_t)gridDim.x * blockDim.x) {
+        const int row = (int)(i / m), col = (int)(i % m);
+        float v[8];
+        load_points<Whole>(v, in, base + i);
+#pragma unroll
+        for (int e = 0; e < 8; e++) {
+            v[e] = v[e] * factor + (row == col + e ? diagonal : 0);
+            if (s) v[e] *= s[blockIdx.y * (size_t)m + col + e];
+        }
+        store_points<Whole>(out, base + i, v);
     }
 }
 
 // Blocks for passes over (batch,m,m).
 dim3 square_grid(const NsProduct &w, int m)
 {
-    const int parts = ceil_div((size_t)m * m, 4096);
-    return dim3(parts < kSquareParts ? parts : kSquareParts, w.batch);
+    const int parts = ceil_div((size_t)m * m, 8 * 256);
+    return dim3(parts < 2048 ? parts : 2048, w.batch);
 }
 
 bool use_hopper = true;
@@ -142,17 +149,6 @@ void leave_sums(const NsProduct &w, const void *a, int m, NsNorm norm, float *su
     CHECK_LAUNCH();
 }
 
-// Calls f with a null pointer to the C++ type of t.
-template <typename F> void with_type(DType t, F f)
-{
-    if (t == DT_BF16)
-        f(static_cast<bf16 *>(nullptr));
-    else if (t == DT_F16)
-        f(static_cast<__half *>(nullptr));
-    else
-        f(static_cast<float *>(nullptr));
-}
-
 } // namespace
 
 extern "C" void ns_use_hopper(bool yes) { use_hopper = yes; }
@@ -162,7 +158,7 @@ void ns_chain(const NsProduct &w, const NsChain &chain, int m)
     if (hopper(w.type))
         ns_hopper_chain(w, chain, m);
     else
-        with_type(w.type, [&](auto *t) {
+        with_dtype(w.type, [&](auto *t) {
             for (int i = 0; i < chain.count; i++)
                 run_step<std::remove_pointer_t<decltype(t)>>(w, chain, i, m);
         });
@@ -179,7 +175,7 @@ void ns_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm no
         return;
     }
     product(w, a, x, x, a, true, m, m, n, 1, 0);
-    with_type(w.type, [&](auto *t) {
+    with_dtype(w.type, [&](auto *t) {
         using T = std::remove_pointer_t<decltype(t)>;
         mirror<T>(w, a, m, false);
         leave_sums<T>(w, a, m, norm, sums);
@@ -195,7 +191,7 @@ int ns_sum_parts(const NsProduct &w, NsNorm norm, int m)
 void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,
                const float *s)
 {
-    with_type(w.type, [&](auto *t) {
+    with_dtype(w.type, [&](auto *t) {
         affine_kernel<<<square_grid(w, m), 256, 0, w.stream>>>(
             static_cast<decltype(t)>(out), static_cast<decltype(t)>(const_cast<void *>(in)), m,
             factor, diagonal, s);
@@ -215,6 +211,6 @@ void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int m, 
     product(w, y, p, x, beta != 0 ? x : y, false, m, n, m, 1, beta);
     if (!flags) return;
     const size_t size = (size_t)m * n;
-    with_type(w.type,
-              [&](auto *t) { find_bad<std::remove_pointer_t<decltype(t)>>(w, flags, y, size); });
+    with_dtype(w.type,
+               [&](auto *t) { find_bad<std::remove_pointer_t<decltype(t)>>(w, flags, y, size); });
 }
