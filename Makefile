@@ -184,7 +184,8 @@ lib: ## libturbomuon.so, ns.h's orthogonalisation for other programs (scripts/or
 	$(MAKE) BUILD=build/lib BLAS=0 EXTRA=-fPIC build/lib/libturbomuon.so
 	cp -f build/lib/libturbomuon.so .
 
-$(BUILD)/libturbomuon.so: $(LIB) $(CUDA_OBJ)
+NS_LIB := $(patsubst %,$(BUILD)/%.o,ns ops/cpu/ns ops/cpu/ns.f64 ops/cpu/matmul ops/cpu/matmul.f64)
+$(BUILD)/libturbomuon.so: $(if $(CUDA_OBJ),$(LIB) $(CUDA_OBJ),$(NS_LIB))
 	echo '{ global: ns_*; local: *; };' >$@.map
 	$(CC) -shared -Wl,--version-script=$@.map -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 

@@ -2,13 +2,16 @@
 """Orthogonalises a PyTorch tensor in place with libturbomuon.so (make lib); without PyTorch, a list of floats.
 
     python3 scripts/orthogonalize_torch.py [METHOD]
+
+TURBOMUON_LIB names a library elsewhere than in the folder above this one.
 """
 import ctypes
 import os
 import random
 import sys
 
-lib = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "libturbomuon.so"))
+lib = ctypes.CDLL(os.environ.get("TURBOMUON_LIB") or
+                  os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "libturbomuon.so"))
 DT_F32, DT_BF16, DT_F16 = 1, 2, 3  # ops/dtype.h
 for name in "ns_method_size", "ns_workspace_size", "ns_workspace_size_cuda":
     if hasattr(lib, name):
@@ -46,7 +49,10 @@ def orthogonalize_floats(x, m, n, method):
 
 
 if __name__ == "__main__":
-    method = find_method(sys.argv[1] if len(sys.argv) > 1 else "turbo5")
+    try:
+        method = find_method(sys.argv[1] if len(sys.argv) > 1 else "turbo5")
+    except ValueError as e:
+        sys.exit(f"error: {e}")
     try:
         import torch
         cuda = torch.cuda.is_available() and hasattr(lib, "ns_orthogonalize_cuda")
