@@ -180,6 +180,15 @@ static bool save_checkpoint(Run *run, Error *err)
     return true;
 }
 
+static bool dump_momentum(Run *run, Error *err)
+{
+    char path[FILE_PATH_MAX];
+    if (!options_dumps(&run->options, run->state.step)) return true;
+    if (!state_dump_momentum(&run->state, run->folder, path, err)) return false;
+    if (run->env.rank == 0) log_line(run->log, "momentum     %s", path);
+    return true;
+}
+
 // All batches of a step, before it touches a gradient: when the data run out, what was learnt up to
 // here can still be saved.
 static bool draw_batches(Run *run, Error *err)
@@ -338,6 +347,7 @@ static bool train(Run *run, double *final_loss, Error *err)
             .mfu_measured = mfu_ideal_seconds(work, run->measured) / ms * 1e3,
         };
         log_step(run->log, &entry);
+        if (!dump_momentum(run, err)) return false;
         const int every = run->options.checkpoint_every;
         if (every > 0 && (step + 1) % every == 0 && step + 1 < run->end &&
             !save_checkpoint(run, err))

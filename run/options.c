@@ -36,6 +36,9 @@ static const Field table[] = {
       "passes over the training shards at most; 0 is as many as the steps take"),
     N(checkpoint_every, 0, 100000000, "steps between checkpoints; 0 is at the end only"),
     N(keep, 1, 1000, "checkpoints to keep, the newest"),
+    FIELD_S(Options, dump_momentum, "0123456789,", "STEPS",
+            "after these steps, with commas between, write the matrices' momentum to the run's "
+            "folder"),
     N(samples, 0, 64, "texts to write at the end"),
     N(sample_tokens, 1, 65536, "tokens in each"),
     S(init_from, "PATH", "start a new run from the weights of a checkpoint, a run or an export"),
@@ -128,6 +131,12 @@ bool options_parse(Options *options, int argc, char *const argv[], Error *err)
         if (!parse_one(options, argc - i, argv + i, &used, err)) return false;
     if (options->run[0] == '.') // a hidden folder, or a way out of runs/
         return fail(err, "--run %s may not begin with a dot", options->run);
+    for (const char *at = options->dump_momentum; *at; at += strspn(at, "0123456789")) {
+        if (at != options->dump_momentum && *at++ != ',') break; // digits end at a comma or the end
+        if (*at < '1' || *at > '9')
+            return fail(err, "--dump-momentum %.60s: steps from 1 with commas between, as 20,60",
+                        options->dump_momentum);
+    }
     return true;
 }
 
@@ -158,6 +167,18 @@ bool options_recipe(const Options *options, const char *otherwise, Recipe *recip
 {
     return recipe_find(recipe, options->recipe[0] ? options->recipe : otherwise, err) &&
            options_apply(options, recipe, err);
+}
+
+bool options_dumps(const Options *options, int step)
+{
+    char wanted[16];
+    const size_t length = (size_t)snprintf(wanted, sizeof wanted, "%d", step);
+    for (const char *at = options->dump_momentum; *at; at += *at == ',') {
+        const size_t digits = strspn(at, "0123456789");
+        if (digits == length && !memcmp(at, wanted, length)) return true;
+        at += digits;
+    }
+    return false;
 }
 
 void options_help(const Recipe *recipe, FILE *out)

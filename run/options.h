@@ -29,8 +29,9 @@ typedef struct {
     int64_t seed;
     int epochs; // passes over the training shards at most, 1 by default; 0: as many as the steps
                 // take
-    int checkpoint_every; // 0: at the end only
-    int keep;             // checkpoints kept
+    int checkpoint_every;    // 0: at the end only
+    int keep;                // checkpoints kept
+    char dump_momentum[256]; // steps, with commas between, after which the momentum is written
     int samples, sample_tokens;
     char init_from[1024];     // a checkpoint or an export whose weights a fresh run starts from
     char hellaswag[1024];     // items to score at every validation
@@ -55,6 +56,8 @@ bool options_parse(Options *options, int argc, char *const argv[], Error *err);
 bool options_recipe(const Options *options, const char *otherwise, Recipe *recipe, Error *err);
 // The same changes to a recipe at hand, such as a checkpoint's, and recipe_finish.
 bool options_apply(const Options *options, Recipe *recipe, Error *err);
+// Whether --dump-momentum names the step.
+bool options_dumps(const Options *options, int step);
 // The text of --help: usage, the options, then the recipe's fields with `recipe`'s values.
 void options_help(const Recipe *recipe, FILE *out);
 // The options that are not at their defaults, as a shell's command line without the program's name;

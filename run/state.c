@@ -239,6 +239,33 @@ bool state_save(const TrainState *state, const char *folder, int keep, char path
     return ok;
 }
 
+bool state_dump_momentum(const TrainState *state, const char *folder, char path[FILE_PATH_MAX],
+                         Error *err)
+{
+    StateTensor list[MAX_TENSORS];
+    SafetensorsTensor tensors[MAX_TENSORS];
+    Metadata metadata = {0};
+    int n = list_tensors(state, list), kept = 0;
+    bool ok = metadata_put_string(&metadata, "format", "turbomuon.c momentum 1", err) &&
+              metadata_put_int64(&metadata, "step", state->step, err);
+    for (int i = 0; i < n; i++) // what is left is at the list's beginning
+        if (list[i].bank != GPT_BANKS && list[i].part == STATE_FIRST &&
+            gpt_bank(state->gpt, list[i].bank)->muon) {
+            list[kept] = list[i];
+            list[kept].tensor.name = list[kept].name;
+            kept++;
+        }
+    for (int i = 0; i < kept; i++) {
+        ok = ok && stage(state, &list[i], err);
+        tensors[i] = list[i].tensor;
+    }
+    snprintf(path, FILE_PATH_MAX, "%.3000s/momentum_%06d.safetensors", folder, state->step);
+    if (ok && is_first_rank(state)) ok = safetensors_save(path, tensors, kept, &metadata, err);
+    free_staged(list, kept);
+    metadata_free(&metadata);
+    return ok;
+}
+
 bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, Error *err)
 {
     const Metadata *metadata = &file->header.metadata;

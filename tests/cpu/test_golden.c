@@ -3,7 +3,7 @@
 #include "../../run/optimizer.h"
 #include "../golden/golden.h"
 #include "../test.h"
-#include "svd.h"
+#include "../../ablate/svd.h"
 
 // ---- training cases ----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@
 #include "../golden/golden.h"
 #include "../test.h"
 #include "ns_naive.h"
-#include "svd.h"
+#include "../../ablate/svd.h"
 
 static uint64_t seed_state;
 

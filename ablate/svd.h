@@ -1,7 +1,7 @@
 // The polar factor U V^T of a small matrix in double, by a one-sided Jacobi SVD: pairs of rows are
 // rotated until all are orthogonal; then G = U diag(sigma) V^T with sigma v_i^T the rows.
-#ifndef TESTS_CPU_SVD_H
-#define TESTS_CPU_SVD_H
+#ifndef ABLATE_SVD_H
+#define ABLATE_SVD_H
 
 #include <math.h>
 #include <stdlib.h>
