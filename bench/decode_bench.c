@@ -9,6 +9,7 @@
 
 #include "../gpt/gpt.h"
 #include "../run/sample.h"
+#include "../run/threads.h"
 #ifdef USE_CUDA
 #include "../ops/cuda/device.h"
 #endif
@@ -62,6 +63,7 @@ static bool bench(const Ops *ops, int tokens, int prompt, Error *err)
 
 int main(int argc, char **argv)
 {
+    threads_spin_briefly(argv); // as the program does
     Error err = {"usage: decode_bench cpu|cuda TOKENS [PROMPT]"};
     const Ops *ops = argc > 1 && !strcmp(argv[1], "cpu") ? &ops_cpu : NULL;
     const int tokens = argc > 2 ? atoi(argv[2]) : 256, prompt = argc > 3 ? atoi(argv[3]) : 1;

@@ -68,6 +68,15 @@ static void log_ticks(Axis *axis)
         }
 }
 
+void axis_fit_range(Axis *axis, double low, double high, bool logarithmic)
+{
+    *axis = (Axis){.low = low, .high = high, .logarithmic = logarithmic};
+    if (logarithmic)
+        log_ticks(axis);
+    else
+        linear_ticks(axis, 7, false);
+}
+
 void axis_fit_x(Axis *axis, const Series *train, const Series *val, bool logarithmic)
 {
     const Series *both[2] = {train, val};
