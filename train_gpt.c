@@ -189,36 +189,43 @@ static bool dump_momentum(Run *run, Error *err)
     return true;
 }
 
-// All batches of a step, before it touches a gradient: when the data run out, what was learnt up to
-// here can still be saved.
+// All batches of a step, on every rank, before it touches a gradient: when the data run out or
+// cannot be read, if only on one rank, what was learnt up to here can still be saved.
 static bool draw_batches(Run *run, Error *err)
 {
-    for (int i = 0; i < run->recipe.micro_batches / run->env.world; i++) {
+    bool ok = true;
+    for (int i = 0; ok && i < run->recipe.micro_batches / run->env.world; i++) {
         const Batch *drawn;
-        if (loader_next(run->loader, &drawn, err)) {
-            batch_copy(&run->batches[i], drawn);
-            continue;
-        }
-        Error failure;
-        if (run->state.step > run->saved_step && !save_checkpoint(run, &failure) &&
-            run->env.rank == 0)
-            fprintf(stderr, "warning: %s\n", failure.text);
-        return false;
+        ok = loader_next(run->loader, &drawn, err);
+        if (ok) batch_copy(&run->batches[i], drawn);
     }
-    return true;
+    if (ok) err->text[0] = '\0';
+    if (run->peers) ok = peers_share_failure(run->peers, err);
+    if (ok) return true;
+    Error failure;
+    if (run->state.step > run->saved_step && !save_checkpoint(run, &failure) && run->env.rank == 0)
+        fprintf(stderr, "warning: %s\n", failure.text);
+    double all = 1;
+    if (run->comm) comm_sum(run->comm, &all, 1); // rank 0 has written the file
+    run->shared_failure = run->peers != NULL;
+    return false;
 }
 
 // The update by all ranks. Meanwhile their losses are averaged where gpt_loss will find them, and
-// if one rank was interrupted all are.
+// if one rank was interrupted all are: by the first of these signals that one got.
 static void update_over_ranks(Run *run, int step)
 {
-    double signals[2] = {interrupted, interrupted != 0};
-    comm_sum_start(run->comm, signals, 2);
+    static const int known[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+    enum { KNOWN = sizeof known / sizeof *known };
+    double signals[KNOWN];
+    for (int i = 0; i < KNOWN; i++) signals[i] = interrupted == known[i];
+    comm_sum_start(run->comm, signals, KNOWN);
     const CommTicket loss = comm_all_reduce(run->comm, gpt_loss_sum(run->gpt), 1, DT_F64);
     sharded_step(&run->sharded, step);
     comm_wait(run->comm, loss);
-    comm_sum_finish(run->comm, signals, 2);
-    if (signals[1] > 0) run->stop = (int)(signals[0] / signals[1]);
+    comm_sum_finish(run->comm, signals, KNOWN);
+    for (int i = 0; i < KNOWN && !run->stop; i++)
+        if (signals[i] > 0) run->stop = known[i];
     run->exposed_ms += run->comm->waited_ms;
     peers_step(run->peers, step + 1);
 }
@@ -400,7 +407,7 @@ static void say_how_to_continue(Run *run)
     Options o = run->options;
     char command[4096];
     const char *name = strncmp(run->folder, "runs/", 5) ? NULL : run->folder + 5;
-    o.recipe[0] = '\0';
+    o.recipe[0] = o.init_from[0] = '\0';
     memset(o.change, 0, sizeof o.change);
     snprintf(o.run, sizeof o.run, "%s", name ? name : "");
     snprintf(o.resume, sizeof o.resume, "latest");

@@ -74,7 +74,7 @@ static bool fit(const Figure *f, bool is_x, Axis *axis)
         const double room = fmax(0.05 * (high - low), fmax(1e-6 * fabs(high), 1e-9));
         low = low >= 0 && low < 2 * room ? 0 : low - room, high += room;
     }
-    axis_fit_range(axis, low, high, logarithmic);
+    axis_fit_range(axis, low, high, logarithmic, is_x && f->whole_x);
     return true;
 }
 
@@ -99,17 +99,31 @@ static void draw_axes(const Figure *f, FILE *out, const Axis *x, const Axis *y)
     put_text(out, "name", "start", LEFT - 50, TOP - 14, f->y_name);
 }
 
+// The lines after the first N_COLORS have dashes, and squares.
+static void draw_point(FILE *out, int i, double x, double y)
+{
+    const char *ink = color[i % N_COLORS];
+    if (i < N_COLORS)
+        fprintf(out, "<circle fill=\"%s\" r=\"4\" cx=\"%.1f\" cy=\"%.1f\"/>\n", ink, x, y);
+    else
+        fprintf(out, "<rect fill=\"%s\" x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"8\"/>\n", ink,
+                x - 4, y - 4);
+}
+
+static void begin_line(FILE *out, int i)
+{
+    fprintf(out, "<polyline class=\"line\" stroke=\"%s\"%s points=\"", color[i % N_COLORS],
+            i < N_COLORS ? "" : " stroke-dasharray=\"6 4\"");
+}
+
 static void draw_line(const Figure *f, FILE *out, int i, const Axis *x, const Axis *y)
 {
     const Series *s = &f->line[i];
-    const char *ink = color[i % N_COLORS];
     bool begun = false;
     fputs("<g class=\"curve\">\n", out);
     for (int k = 0; !f->points && k < s->n; k++) {
         if (!is_shown(f, s->x[k], s->y[k])) continue;
-        if (!begun)
-            fprintf(out, "<polyline class=\"line\" stroke=\"%s\"%s points=\"", ink,
-                    i < N_COLORS ? "" : " stroke-dasharray=\"6 4\"");
+        if (!begun) begin_line(out, i);
         begun = true;
         fprintf(out, " %.1f,%.1f", axis_place(x, s->x[k], LEFT, RIGHT),
                 axis_place(y, s->y[k], BOTTOM, TOP));
@@ -117,13 +131,15 @@ static void draw_line(const Figure *f, FILE *out, int i, const Axis *x, const Ax
     if (begun) fputs("\"/>\n", out);
     for (int k = 0; k < s->n; k++)
         if (is_shown(f, s->x[k], s->y[k]))
-            fprintf(out, "<circle fill=\"%s\" r=\"3.5\" cx=\"%.1f\" cy=\"%.1f\"/>\n", ink,
-                    axis_place(x, s->x[k], LEFT, RIGHT), axis_place(y, s->y[k], BOTTOM, TOP));
+            draw_point(out, i, axis_place(x, s->x[k], LEFT, RIGHT),
+                       axis_place(y, s->y[k], BOTTOM, TOP));
     const double at = TOP + 10 + 22 * i;
-    fprintf(
-        out,
-        "<line class=\"line\" stroke=\"%s\"%s x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/></g>\n",
-        ink, i < N_COLORS ? "" : " stroke-dasharray=\"6 4\"", RIGHT + 18, at, RIGHT + 40, at);
+    if (!f->points) {
+        begin_line(out, i);
+        fprintf(out, "%d,%.1f %d,%.1f\"/>\n", RIGHT + 18, at, RIGHT + 40, at);
+    }
+    draw_point(out, i, RIGHT + 29, at);
+    fputs("</g>\n", out);
     put_text(out, "key", "start", RIGHT + 47, at + 4.5, f->label[i]);
 }
 

@@ -12,7 +12,8 @@ typedef struct {
     const char *title, *finding; // what is shown; what it says, in one sentence
     const char *x_name, *y_name; // with units
     bool log_x, log_y;
-    bool points; // no lines between the points
+    bool whole_x; // x counts something
+    bool points;  // no lines between the points
     int n;
     const char *label[FIGURE_MAX];
     Series

@@ -14,6 +14,7 @@
 #include "../ops/field.h"
 #include "../run/atomic_file.h"
 #include "../run/safetensors.h"
+#include "../run/threads.h"
 #include "cross_entropy.h"
 #include "inputs.h"
 #include "polynomial.h"
@@ -396,6 +397,7 @@ int main(int argc, char **argv)
 {
     Options options;
     Error err;
+    threads_spin_briefly(argv);
     if (!parse(&options, argc, argv, &err)) {
         fprintf(stderr, "error: %s\n", err.text);
         return USAGE;

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// polar (m,n) and sigma (m, unsorted) of g (m,n), m <= n, of full rank. sigma may be NULL.
+// polar (m,n) and sigma (m, unsorted) of g (m,n), m <= n. Directions of a singular value that is
+// exactly 0 are left out of polar. sigma may be NULL.
 static void svd_polar(double *polar, double *sigma, const double *g, int m, int n)
 {
     double *v = malloc(sizeof(double) * (size_t)m * n), *u = calloc((size_t)m * m, sizeof(double));
@@ -49,7 +50,8 @@ static void svd_polar(double *polar, double *sigma, const double *g, int m, int 
         if (sigma) sigma[i] = norm;
         for (int r = 0; r < m; r++)
             for (int k = 0; k < n; k++)
-                polar[(size_t)r * n + k] += u[i * m + r] * v[(size_t)i * n + k] / norm;
+                polar[(size_t)r * n + k] +=
+                    norm > 0 ? u[i * m + r] * v[(size_t)i * n + k] / norm : 0;
     }
     free(u);
     free(v);

@@ -56,8 +56,7 @@ bool choose_patiently(const Run *run, Error *err)
     const Recipe *r = &run->recipe;
     const double flops =
         (double)r->micro_batch * r->micro_batches * r->total_steps * r->width * r->width;
-    if (run->ops != &ops_cpu || run->options.steps > 0 || strcmp(run->options.device, "auto") ||
-        flops < 1e14)
+    if (run->ops != &ops_cpu || run->options.steps > 0 || run->chose_device || flops < 1e14)
         return true;
     return fail(
         err,

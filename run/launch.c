@@ -19,7 +19,7 @@ enum { DEFAULT_PORT = 29500, GRACE_MS = 2000 };
 static const char *first_set(const char *const *names)
 {
     for (; *names; names++)
-        if (getenv(*names)) return *names;
+        if (getenv(*names) && *getenv(*names)) return *names;
     return NULL;
 }
 

@@ -131,6 +131,11 @@ bool options_parse(Options *options, int argc, char *const argv[], Error *err)
         if (!parse_one(options, argc - i, argv + i, &used, err)) return false;
     if (options->run[0] == '.') // a hidden folder, or a way out of runs/
         return fail(err, "--run %s may not begin with a dot", options->run);
+    if (options->init_from[0] && options->resume[0])
+        return fail(err,
+                    "--init-from %.300s and --resume: a checkpoint has its own weights; give "
+                    "one of them",
+                    options->init_from);
     for (const char *at = options->dump_momentum; *at; at += strspn(at, "0123456789")) {
         if (at != options->dump_momentum && *at++ != ',') break; // digits end at a comma or the end
         if (*at < '1' || *at > '9')
@@ -160,6 +165,9 @@ bool options_apply(const Options *options, Recipe *recipe, Error *err)
         if (options->change[i] && !field_set(&recipe_fields()[i], recipe, options->change[i], err))
             return false;
     keep_tokens_of_step(options, tokens, recipe);
+    if (changes(options, "sequence") && recipe->micro_batch % recipe->sequence)
+        return fail(err, "--sequence %d does not divide --micro-batch %d", recipe->sequence,
+                    recipe->micro_batch);
     return recipe_finish(recipe, err);
 }
 

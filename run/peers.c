@@ -208,7 +208,9 @@ static void *watch(void *argument)
 static void tune(int fd)
 {
     const int on = 1;
+    const struct timeval limit = {.tv_sec = SILENCE_MS / 1000}; // within a frame
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 }
 
 static bool listen_at(Peers *p, Error *err)
@@ -248,14 +250,13 @@ static bool accept_all(Peers *p, Error *err)
                         missing, p->env.world, p->env.port, CONNECT_MS / 1000);
         if (poll(&polled, 1, left < 1000 ? (int)left : 1000) <= 0) continue;
         const int fd = accept(p->env.listener, NULL, NULL);
-        const struct timeval limit = {.tv_sec = 2}, none = {0};
+        const struct timeval limit = {.tv_sec = 2};
         if (fd < 0) continue;
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
         if (!receive_all(fd, &hello, sizeof hello) || hello.magic != magic || hello.kind != HELLO) {
             close(fd); // a stranger
             continue;
         }
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
         if (hello.rank < 1 || hello.rank >= p->env.world || hello.step != p->env.world)
             return fail(err, "a process that is rank %d of %d came to rank 0 of %d", hello.rank,
                         hello.step, p->env.world);
@@ -403,6 +404,22 @@ bool peers_agree(Peers *p, const char *text, Error *err)
     return !verdict.text[0] || fail(err, "%s", verdict.text);
 }
 
+bool peers_share_failure(Peers *p, Error *err)
+{
+    Error first = *err, ignored;
+    size_t bytes;
+    if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, err->text, strlen(err->text)))
+        broken(p, &p->peer[0]);
+    for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
+        char *other = take_data(p, &p->peer[i], &bytes); // ended by '\0'
+        if (!first.text[0] && *other) snprintf(first.text, sizeof first.text, "%.500s", other);
+        free(other);
+    }
+    if (!peers_broadcast(p, &first, sizeof first, &ignored)) first = ignored;
+    *err = first;
+    return !first.text[0];
+}
+
 void peers_step(Peers *p, int step)
 {
     atomic_store(&p->step, step);
@@ -412,7 +429,7 @@ void peers_step(Peers *p, int step)
 bool peers_fail(Peers *p, const char *text)
 {
     if (!p) return true;
-    if (!p->thread) return claim(p);
+    if (!p->thread) return p->env.board ? claim(p) : true; // alone, as long as it is not connected
     const bool first = p->env.rank == 0, mine = (first || p->env.board) && claim(p);
     for (int i = 0; i < p->n; i++)
         if (p->peer[i].fd >= 0)

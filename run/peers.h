@@ -23,6 +23,10 @@ bool peers_broadcast(Peers *peers, void *data, size_t bytes, Error *err);
 // of "name value" lines.
 bool peers_agree(Peers *peers, const char *text, Error *err);
 
+// Each rank gives its failure, or an empty text. True when none has one; else false on every rank,
+// and err is the failure of the first rank that has one. It takes a message to rank 0 and back.
+bool peers_share_failure(Peers *peers, Error *err);
+
 // This rank has done so many steps.
 void peers_step(Peers *peers, int step);
 // This rank fails: the others will stop. True when it is for the caller to print the message.

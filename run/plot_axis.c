@@ -68,13 +68,13 @@ static void log_ticks(Axis *axis)
         }
 }
 
-void axis_fit_range(Axis *axis, double low, double high, bool logarithmic)
+void axis_fit_range(Axis *axis, double low, double high, bool logarithmic, bool whole)
 {
     *axis = (Axis){.low = low, .high = high, .logarithmic = logarithmic};
     if (logarithmic)
         log_ticks(axis);
     else
-        linear_ticks(axis, 7, false);
+        linear_ticks(axis, 7, whole);
 }
 
 void axis_fit_x(Axis *axis, const Series *train, const Series *val, bool logarithmic)

@@ -24,8 +24,8 @@ void axis_fit_x(Axis *axis, const Series *train, const Series *val, bool logarit
 // more than a factor of 1000. False without memory.
 bool axis_fit_y(Axis *axis, const Series *train, const Series *val, const PlotLine *lines,
                 int n_lines);
-// A range at hand, low < high, low > 0 when logarithmic.
-void axis_fit_range(Axis *axis, double low, double high, bool logarithmic);
+// A range at hand, low < high, low > 0 when logarithmic; ticks at whole numbers only when asked.
+void axis_fit_range(Axis *axis, double low, double high, bool logarithmic, bool whole);
 // `start` at the axis's low end, `end` at its high end; beyond them, at most one length further.
 double axis_place(const Axis *axis, double value, double start, double end);
 // The text of a tick; returns `text`.

@@ -11,6 +11,8 @@
 #endif
 
 #include "comm_shm.h"
+#include "weights.h"
+#include "xxh64.h"
 #ifdef USE_CUDA
 #include "../ops/cuda/device.h"
 #include "cuda/comm_nccl.h"
@@ -36,6 +38,7 @@ bool ranks_start(Run *run, Error *err)
     Options *o = &run->options;
     const int count = o->gpus > 0 ? o->gpus : o->ranks;
     run->usage = true; // until the end of this function
+    run->chose_device = strcmp(o->device, "auto") != 0;
     if (!launch_environment(&run->env, err)) return false;
     if (o->gpus > 0 && o->ranks > 0)
         return fail(err, "--gpus %d and --ranks %d: give one of them", o->gpus, o->ranks);
@@ -155,6 +158,20 @@ bool ranks_open(Run *run, Error *err)
 
 // ---- agreement ---------------------------------------------------------------------------------
 
+// What --init-from stands for on this rank: its checksum.
+static void print_weights(FILE *out, const Options *o)
+{
+    char path[FILE_PATH_MAX];
+    Safetensors file;
+    Error ignored;
+    if (!o->init_from[0] || !weights_find(o->init_from, path, &ignored) ||
+        !safetensors_open(&file, path, &ignored))
+        return;
+    const char *checksum = metadata_find(&file.header.metadata, "checksum");
+    fprintf(out, "initial weights %s\n", checksum ? checksum : "without a checksum");
+    safetensors_close(&file);
+}
+
 bool ranks_agree(Run *run, const char *version, Error *err)
 {
     char *text = NULL, value[512];
@@ -172,9 +189,18 @@ bool ranks_agree(Run *run, const char *version, Error *err)
             run->state.step);
     fprintf(out, "checkpoint_every %d\nresumed %s\n", run->options.checkpoint_every,
             run->resuming ? metadata_find(&run->resume.header.metadata, "checksum") : "no");
-    fprintf(out, "training data %016llx at %lld\nvalidation tokens %lld of %lld\n",
+    for (int i = 0; i < run->recipe.method.iterations; i++) // of a file, they may differ
+        fprintf(out, "coefficients %.17g %.17g %.17g\n", run->recipe.method.coeff[i].a,
+                run->recipe.method.coeff[i].b, run->recipe.method.coeff[i].c);
+    const char *comm = getenv("TURBOMUON_COMM");
+    fprintf(out, "kernels %s\ndeterministic %d\nTURBOMUON_COMM %s\n", run->options.kernels,
+            run->options.deterministic, comm ? comm : "");
+    print_weights(out, &run->options);
+    const size_t val_bytes = sizeof(uint16_t) * ((size_t)run->val.tokens + 1);
+    fprintf(out, "training data %016llx at %lld\nvalidation tokens %lld, %016llx\n",
             (unsigned long long)cursor.data_hash, (long long)cursor.micro_batches,
-            (long long)run->val.tokens, (long long)run->val.shard.n_tokens);
+            (long long)run->val.tokens,
+            (unsigned long long)xxh64(run->val.shard.tokens, val_bytes));
     const bool written = !ferror(out);
     const bool ok = !fclose(out) && written && peers_agree(run->peers, text, err);
     free(text);
@@ -187,7 +213,7 @@ void ranks_fail(Run *run, const char *text)
 {
     if (peers_fail(run->peers, text)) {
         const bool first = run->env.rank == 0;
-        if (first)
+        if (first || run->shared_failure)
             fprintf(stderr, "error: %s\n", text);
         else
             fprintf(stderr, "error: rank %d: %s\n", run->env.rank, text);

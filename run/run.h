@@ -20,6 +20,8 @@ typedef struct {
     Options options;
     Recipe recipe;
     bool real_storage, usage; // usage: what was refused is the command line
+    bool chose_device;        // it was given, not left to the program
+    bool shared_failure;      // every rank ends with the same message
     const Ops *ops;
     char device[640];    // the GPU, or why there is none
     const char *program; // as it was called

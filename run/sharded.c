@@ -27,7 +27,7 @@ static bool describe(ShardedOptimizer *s, BankId id, Error *err)
     shard->copied = is_copied(id);
     const int rows = b->muon || shard->copied ? b->rows : b->rows / world;
     if (!b->muon && !shard->copied && b->rows % world)
-        return fail(err, "%d ranks do not divide the %d rows of %s: use 1, 2, 4 or 8", world,
+        return fail(err, "%d ranks do not divide the %d rows of %s: use a number that does", world,
                     b->rows, b->name);
     shard->items = b->muon || shard->copied ? b->count : b->count * world;
     shard->owned = shard->copied ? b->count : partition_owned(shard->items, world, rank);

@@ -26,6 +26,14 @@ gone() { # every process given has ended, or is a zombie that nobody waits for
         esac
     done
 }
+last_saved() { # the step of a run's only checkpoint
+    find "runs/$1/checkpoints" -name 'step_*.safetensors' | sed 's/.*step_0*\([0-9]*\)\..*/\1/'
+}
+wait_for_ranks() { # until the process pid has two children, or has ended
+    until ranks=$(children $pid) && [ "$(echo $ranks | wc -w)" -eq 2 ] || ! kill -s 0 $pid; do
+        sleep 0.005
+    done 2>/dev/null
+}
 one_message() { [ "$(grep -c . log)" -eq 1 ] && says "$1"; }
 
 check "one rank" exits 0 --run alone $common
@@ -83,9 +91,7 @@ while [ $killed -lt $kills ] && [ $begun -lt $((3 * kills)) ]; do
     fi
     "$program" $now >out 2>log &
     pid=$!
-    until ranks=$(children $pid) && [ "$(echo $ranks | wc -w)" -eq 2 ] || ! kill -s 0 $pid; do
-        sleep 0.005
-    done 2>/dev/null
+    wait_for_ranks
     sleep "$(printf '0.%03d' $((begun * 37 % 150)))"
     victim=$(echo $ranks | cut -d ' ' -f $((killed % 2 + 1)))
     if [ -n "$victim" ]; then kill -s KILL "$victim" 2>/dev/null; fi
@@ -115,8 +121,8 @@ check "the same end" same_state "$whole" "$(checkpoint killed $steps)"
 # The parent killed: its ranks end too. A rank that stands still: the others stop within 15 s.
 "$program" --run parent --ranks 2 $common --scheduled-steps 100000 >out 2>log &
 pid=$!
-sleep 0.5
-ranks=$(children $pid)
+wait_for_ranks
+check "two ranks to lose their parent" [ "$(echo $ranks | wc -w)" -eq 2 ]
 kill -s KILL $pid
 wait $pid 2>/dev/null
 sleep 0.3
@@ -130,6 +136,45 @@ wait $pid
 check "a rank that hangs" [ $? -eq 1 ]
 check "is named" one_message 'rank 1 does not answer after step'
 check "within 15 s" [ $(($(date +%s) - started)) -le 15 ]
+
+# The data end, or one rank cannot read them: all stop with one message, and a checkpoint is kept.
+ends="$data $model --ranks 2 --epochs 1 --scheduled-steps 66 --extension-steps 2 --samples 0 --checkpoint-every 0"
+check "data that end" exits 1 --run ends $ends
+check "are told once" one_message '^error: the training data ran out after'
+stopped=$(last_saved ends)
+check "what was learnt is kept" [ "${stopped:-0}" -gt 10 ]
+"$program" $data $model --run plain --steps "$stopped" --epochs 1 --scheduled-steps 66 --extension-steps 2 \
+    --samples 0 --checkpoint-every 0 --ranks 2 >out 2>log
+check "and is the state of that step" same_state "$(checkpoint ends "$stopped")" "$(checkpoint plain "$stopped")"
+mkdir bad
+set +f
+cp shards/corpus_train_*.bin bad
+for shard in bad/*; do last=$shard; done
+set -f
+printf '\377\377' | dd of="$last" bs=1 seek=3000 conv=notrunc 2>/dev/null # a token of no vocabulary
+both="$model --epochs 1 --scheduled-steps 66 --extension-steps 2 --samples 0 --checkpoint-every 0 --device cpu"
+export MASTER_PORT=29574 WORLD_SIZE=2
+RANK=1 "$program" --run apart1 --train 'shards/corpus_train_*.bin' --val 'shards/corpus_val_*.bin' $both >out1 2>log1 &
+RANK=0 "$program" --run apart --train 'bad/corpus_train_*.bin' --val 'shards/corpus_val_*.bin' $both >out 2>log
+check "a shard that is damaged for one rank" [ $? -eq 1 ]
+check "stops the other" no wait $!
+check "with the same message" [ "$(cat log log1 | sort -u | grep -c 'corpus_train')" -eq 1 ]
+unset MASTER_PORT WORLD_SIZE
+stopped=$(last_saved apart)
+"$program" $data $model --run plain2 --steps "$stopped" --epochs 1 --scheduled-steps 66 --extension-steps 2 \
+    --samples 0 --checkpoint-every 0 --ranks 2 >out1 2>log1
+check "and keeps the state of that step" same_state "$(checkpoint apart "$stopped")" "$(checkpoint plain2 "$stopped")"
+
+# What ranks must have in common.
+export MASTER_PORT=29575 WORLD_SIZE=2
+RANK=1 "$program" $model $data --device cpu --run w1 --init-from runs/alone --steps 2 --samples 0 >out1 2>log1 &
+RANK=0 "$program" $model $data --device cpu --run w0 --init-from runs/whole --steps 2 --samples 0 >out 2>log
+check "unlike weights" [ $? -eq 1 ]
+check "are refused" says 'rank 0 has "initial weights'
+wait $!
+unset MASTER_PORT WORLD_SIZE
+check "--init-from and --resume" exits 2 --init-from runs/alone --resume
+check "is refused" says "give one of them"
 
 check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
 check "are told" one_message 'must divide'

@@ -1,0 +1,461 @@
+#include "page.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../run/atomic_file.h"
+#include "csv.h"
+#include "figure.h"
+#include "statistics.h"
+#include "studies.h"
+
+typedef struct {
+    Csv error, bias, spectrum, time, training;
+    FILE *out;
+    const char *path; // of the page
+    int m, n;         // the shape that figures show, of the random inputs
+} Page;
+
+enum { MAX_ROWS = 64 };
+
+// The mean of a column over error.csv's rows of one kind; m 0 for any shape. NaN when there is
+// none.
+static double error_of(const Page *p, const char *input, int m, int n, const char *norm,
+                       const char *table, int iterations, const char *variant, const char *column)
+{
+    double sum = 0;
+    int count = 0;
+    const Csv *c = &p->error;
+    for (int r = 0; r < c->rows; r++) {
+        if (strcmp(c->cell[r][0], input) || strcmp(c->cell[r][4], norm) ||
+            strcmp(c->cell[r][5], table) || atoi(c->cell[r][6]) != iterations ||
+            strcmp(c->cell[r][7], variant) ||
+            (m && (atoi(c->cell[r][1]) != m || atoi(c->cell[r][2]) != n)))
+            continue;
+        sum += csv_number(c, r, column);
+        count++;
+    }
+    return count ? sum / count : NAN;
+}
+
+// A named method as rows of error.csv.
+typedef struct {
+    const char *name, *norm, *table;
+    int iterations;
+    const char *variant;
+} Named;
+
+static const Named named[] = {
+    {"muon5", "frobenius", "jordan", 5, "standard"},
+    {"you5", "frobenius", "you", 5, "standard"},
+    {"polar5", "frobenius", "polar_express", 5, "standard"},
+    {"turbo4", "aol", "polar_express", 4, "standard"},
+    {"turbo5", "aol", "polar_express", 5, "standard"},
+    {"turbo4-you", "aol", "you", 4, "standard"},
+    {"s4-polar4", "schatten4", "polar_express", 4, "standard"},
+    {"s4-polar5", "schatten4", "polar_express", 5, "standard"},
+    {"s4-gram4", "schatten4", "polar_express", 4, "gram"},
+    {"s4-gram5", "schatten4", "polar_express", 5, "gram"},
+    {"turbo-gram4", "aol", "polar_express", 4, "gram"},
+};
+enum { N_NAMED = sizeof named / sizeof *named };
+
+static double named_error(const Page *p, const char *input, int m, int n, const char *name)
+{
+    for (int i = 0; i < N_NAMED; i++)
+        if (!strcmp(named[i].name, name))
+            return error_of(p, input, m, n, named[i].norm, named[i].table, named[i].iterations,
+                            named[i].variant, "polar");
+    return NAN;
+}
+
+static void number(FILE *out, double value)
+{
+    if (isfinite(value))
+        fprintf(out, value < 9.9995 ? "%.3f" : "%.2g", value);
+    else
+        fprintf(out, "–");
+}
+
+static const char *input_at(const Page *p, int i) // the i-th input of error.csv, in its order
+{
+    for (int r = 0, found = 0; r < p->error.rows; r++) {
+        int first = 0;
+        while (strcmp(p->error.cell[first][0], p->error.cell[r][0])) first++;
+        if (first == r && found++ == i) return p->error.cell[r][0];
+    }
+    return NULL;
+}
+
+static bool has_input(const Page *p, const char *name)
+{
+    for (int i = 0; input_at(p, i); i++)
+        if (!strcmp(input_at(p, i), name)) return true;
+    return false;
+}
+
+// Writes the figure beside the page and shows it there; frees it.
+static bool show(Page *p, Figure *figure, const char *name, Error *err)
+{
+    char path[1200];
+    const char *slash = strrchr(p->path, '/'), *base = slash ? slash + 1 : p->path;
+    const int stem = (int)strcspn(base, ".");
+    snprintf(path, sizeof path, "%.*s%.*s_%s.svg", (int)(base - p->path), p->path, stem, base,
+             name);
+    const bool ok = figure_write(figure, path, err);
+    if (ok)
+        fprintf(p->out, "![%s](%.*s_%s.svg)\n\n%s\n\n", figure->title, stem, base, name,
+                figure->finding);
+    figure_free(figure);
+    return ok;
+}
+
+// ---- errors ------------------------------------------------------------------------------------
+
+static bool iterations_figure(Page *p, const char *input, int m, int n, const char *what,
+                              Error *err)
+{
+    static const char *const norms[] = {"none", "frobenius", "aol", "schatten4"};
+    char title[160], finding[320], file[64];
+    Figure f = {
+        .x_name = "iterations", .y_name = "polar error, bf16", .log_y = true, .whole_x = true};
+    for (int i = 0; i < 4; i++)
+        for (int k = 1; k <= 8; k++) {
+            const double e =
+                error_of(p, input, m, n, norms[i], "polar_express", k, "standard", what);
+            if (k <= 5) series_add(figure_line(&f, norms[i]), k, e);
+        }
+    if (!strcmp(what, "orthogonality")) f.y_name = "|Y Y^T - I| / sqrt(m), bf16";
+    snprintf(title, sizeof title, "%s by normaliser: %s%s",
+             strcmp(what, "polar") ? "Orthogonality error" : "Polar error", input,
+             m ? "" : ", all shapes");
+    if (m) snprintf(title + strlen(title), sizeof title - strlen(title), ", %d x %d", m, n);
+    snprintf(
+        finding, sizeof finding,
+        "After four iterations: AOL %.3f, Schatten-4 %.3f, Frobenius %.3f; after five %.3f, %.3f, "
+        "%.3f (the last rows of polar_express).",
+        error_of(p, input, m, n, "aol", "polar_express", 4, "standard", what),
+        error_of(p, input, m, n, "schatten4", "polar_express", 4, "standard", what),
+        error_of(p, input, m, n, "frobenius", "polar_express", 4, "standard", what),
+        error_of(p, input, m, n, "aol", "polar_express", 5, "standard", what),
+        error_of(p, input, m, n, "schatten4", "polar_express", 5, "standard", what),
+        error_of(p, input, m, n, "frobenius", "polar_express", 5, "standard", what));
+    f.title = title, f.finding = finding;
+    snprintf(file, sizeof file, "%s_%s", what, input);
+    return show(p, &f, file, err);
+}
+
+static void error_table(Page *p)
+{
+    fprintf(p->out,
+            "Polar error of the named methods, mean over shapes and matrices:\n\n| input |");
+    for (int k = 0; k < N_NAMED; k++) fprintf(p->out, " %s |", named[k].name);
+    fprintf(p->out, "\n|---|");
+    for (int k = 0; k < N_NAMED; k++) fprintf(p->out, "---|");
+    for (int i = 0; input_at(p, i); i++) {
+        fprintf(p->out, "\n| %s |", input_at(p, i));
+        for (int k = 0; k < N_NAMED; k++) {
+            fputc(' ', p->out);
+            number(p->out, named_error(p, input_at(p, i), 0, 0, named[k].name));
+            fprintf(p->out, " |");
+        }
+    }
+    fprintf(p->out, "\n\n");
+}
+
+// turbo_muon.md section 2: Gaussian n x n, bf16; T1 .. T5 is aol with the last rows of `you`.
+static void published_table(Page *p)
+{
+    static const struct {
+        int n;
+        double muon5, you5, t[5];
+    } published[] = {{64, .214, .068, {.463, .286, .160, .089, .048}},
+                     {256, .209, .094, {.533, .328, .174, .093, .054}}};
+    fprintf(p->out, "Published polar errors on Gaussian n x n (paper / here; T_k is k iterations "
+                    "of AOL with the "
+                    "last rows of `you`):\n\n| n | muon5 | you5 | T1 | T2 | T3 | T4 | T5 |\n"
+                    "|---|---|---|---|---|---|---|---|\n");
+    for (int i = 0; i < 2; i++) {
+        const int n = published[i].n;
+        if (isnan(named_error(p, "gaussian", n, n, "muon5"))) continue;
+        fprintf(p->out, "| %d | %.3f / %.3f | %.3f / %.3f |", n, published[i].muon5,
+                named_error(p, "gaussian", n, n, "muon5"), published[i].you5,
+                named_error(p, "gaussian", n, n, "you5"));
+        for (int k = 1; k <= 5; k++)
+            fprintf(p->out, " %.3f / %.3f |", published[i].t[k - 1],
+                    error_of(p, "gaussian", n, n, "aol", "you", k, "standard", "polar"));
+        fputc('\n', p->out);
+    }
+    fprintf(p->out,
+            "\nThe means are over few matrices; one n x n Gaussian has a smallest singular value "
+            "of about 1/n of the largest, which varies from matrix to matrix, and with it all "
+            "that has not converged there.\n\n");
+}
+
+static void bias_table(Page *p)
+{
+    const Csv *c = &p->bias;
+    fprintf(
+        p->out,
+        "AOL's bias, the distance of polar(diag(s) G) from polar(G), and its share of turbo5's "
+        "squared error; the descent <G,Y> / (|G| |Y|) is relative to the exact polar factor's, and "
+        "positive wherever the table says so:\n\n| input | bias | turbo4 | turbo5 | share | polar5 "
+        "| "
+        "s4-polar4 | descent of turbo4 |\n|---|---|---|---|---|---|---|---|\n");
+    for (int i = 0; input_at(p, i); i++) {
+        static const char *const columns[] = {"bias", "turbo4", "turbo5", "polar5", "s4-polar4"};
+        double sum[5] = {0};
+        int count = 0;
+        for (int r = 0; r < c->rows; r++) {
+            if (strcmp(c->cell[r][0], input_at(p, i))) continue;
+            for (int k = 0; k < 5; k++) sum[k] += csv_number(c, r, columns[k]);
+            count++;
+        }
+        if (!count) continue;
+        fprintf(
+            p->out, "| %s | %.3f | %.3f | %.3f | %.0f %% | %.3f | %.3f | %.3f |\n", input_at(p, i),
+            sum[0] / count, sum[1] / count, sum[2] / count, 100 * pow(sum[0] / sum[2], 2),
+            sum[3] / count, sum[4] / count,
+            error_of(p, input_at(p, i), 0, 0, "aol", "polar_express", 4, "standard", "descent"));
+    }
+    fputc('\n', p->out);
+}
+
+static bool spectrum_figure(Page *p, const char *input, Error *err)
+{
+    const Csv *c = &p->spectrum;
+    char title[128];
+    Figure f = {.x_name = "singular value (before: of G / |G|_2), bins of a tenth of a decade",
+                .y_name = "share of the singular values",
+                .log_x = true,
+                .finding =
+                    "What the methods leave far below 1 was smaller than their iterations reach."};
+    static const char *const methods[] = {"before", "turbo4", "polar5", "s4-gram5"};
+    for (int k = 0; k < 4; k++) {
+        Series *line = figure_line(&f, methods[k]);
+        double share[64] = {0}, at[64];
+        int bins = 0, first = -1, matrices = 0;
+        for (int r = 0; r < c->rows; r++) {
+            if (strcmp(c->cell[r][0], input) || strcmp(c->cell[r][4], methods[k])) continue;
+            if (first < 0 || !strcmp(c->cell[r][5], c->cell[first][5])) bins = 0, matrices++;
+            if (first < 0) first = r;
+            if (bins == 64) break;
+            at[bins] = csv_number(c, r, "value"), share[bins] += csv_number(c, r, "share");
+            bins++;
+        }
+        for (int b = 0; b < bins; b++) series_add(line, at[b], share[b] / matrices);
+    }
+    snprintf(title, sizeof title, "Singular values before and after: %s", input);
+    f.title = title;
+    char file[64];
+    snprintf(file, sizeof file, "spectrum_%s", input);
+    return show(p, &f, file, err);
+}
+
+// ---- time --------------------------------------------------------------------------------------
+
+static bool time_figures(Page *p, const char *input, Error *err)
+{
+    char title[160], finding[400] = "Not dominated: ";
+    const Csv *c = &p->time;
+    Figure f = {
+        .x_name = "sqrt(m n)", .y_name = "microseconds on the CPU", .log_x = true, .log_y = true};
+    for (int i = 0; studies_method(i); i++)
+        for (int r = 0; r < c->rows; r++)
+            if (!strcmp(c->cell[r][0], studies_method(i)))
+                series_add(figure_line(&f, studies_method(i)),
+                           sqrt(csv_number(c, r, "m") * csv_number(c, r, "n")),
+                           csv_number(c, r, "us"));
+    f.title = "Time by size";
+    f.finding = "On a CPU in fp32 arithmetic: the order is that of multiplications, not that of a "
+                "GPU's kernels.";
+    if (!show(p, &f, "time", err)) return false;
+
+    double us[MAX_ROWS], error[MAX_ROWS];
+    int n = 0;
+    Figure pareto = {.x_name = "microseconds on the CPU",
+                     .y_name = "polar error, bf16 (f16 in gram form)",
+                     .points = true};
+    for (int i = 0; studies_method(i) && n < MAX_ROWS; i++) {
+        char key[96];
+        snprintf(key, sizeof key, "%s,%d,%d", studies_method(i), p->m, p->n);
+        const int r = csv_find(c, key);
+        us[n] = r < 0 ? NAN : csv_number(c, r, "us");
+        error[n] = named_error(p, input, 0, 0, studies_method(i));
+        series_add(figure_line(&pareto, studies_method(i)), us[n], error[n]);
+        n++;
+    }
+    for (int i = 0; i < n; i++) {
+        bool dominated = !isfinite(us[i]) || !isfinite(error[i]);
+        for (int k = 0; k < n; k++) dominated = dominated || (us[k] < us[i] && error[k] < error[i]);
+        if (!dominated)
+            snprintf(finding + strlen(finding), sizeof finding - strlen(finding), "%s%s",
+                     strlen(finding) > 15 ? ", " : "", studies_method(i));
+    }
+    snprintf(title, sizeof title, "Error on %s against time at %d x %d", input, p->m, p->n);
+    snprintf(finding + strlen(finding), sizeof finding - strlen(finding), ".");
+    pareto.title = title, pareto.finding = finding;
+    return show(p, &pareto, "pareto", err);
+}
+
+// ---- training ----------------------------------------------------------------------------------
+
+static int losses(const Csv *c, const char *method, double *loss, double *ms)
+{
+    int n = 0;
+    for (int r = 0; r < c->rows && n < MAX_ROWS; r++)
+        if (!strcmp(c->cell[r][0], method)) {
+            loss[n] = csv_number(c, r, "loss");
+            ms[n++] = csv_number(c, r, "ms");
+        }
+    return n;
+}
+
+static void training_table(Page *p)
+{
+    const Csv *c = &p->training;
+    double reference[MAX_ROWS], loss[MAX_ROWS], ms[MAX_ROWS], spread = 0;
+    const int n_reference = losses(c, "polar5", reference, ms);
+    int kinds = 0, runs = 0;
+    fprintf(
+        p->out,
+        "| method | runs | validation loss, mean ± sd | against polar5 | p (Welch) | ms a step |\n"
+        "|---|---|---|---|---|---|\n");
+    for (int r = 0; r < c->rows; r++) {
+        int first = 0;
+        while (strcmp(c->cell[first][0], c->cell[r][0])) first++;
+        if (first < r) continue;
+        const int n = losses(c, c->cell[r][0], loss, ms);
+        const double sd = deviation_of(loss, n);
+        spread += sd * sd, kinds++, runs = n;
+        fprintf(p->out, "| %s | %d | %.4f ± %.4f | %+.4f | %.2f | %.1f |\n", c->cell[r][0], n,
+                mean_of(loss, n), sd, mean_of(loss, n) - mean_of(reference, n_reference),
+                welch(loss, n, reference, n_reference), mean_of(ms, n));
+    }
+    if (kinds)
+        fprintf(p->out,
+                "\nThe smallest difference of two methods that so many runs find at p < .05 four "
+                "times in "
+                "five is %.4f. p is not corrected for comparing several methods.\n\n",
+                detectable(sqrt(spread / kinds), runs));
+}
+
+// ---- claims ------------------------------------------------------------------------------------
+
+static void claim(Page *p, const char *text, bool testable, bool holds, const char *format,
+                  double a, double b)
+{
+    fprintf(p->out, "| %s | %s | ", text,
+            !testable ? "not testable here"
+            : holds   ? "reproduced"
+                      : "not reproduced");
+    fprintf(p->out, format, a, b);
+    fprintf(p->out, " |\n");
+}
+
+static void claims(Page *p)
+{
+    const double t4 = named_error(p, "gaussian", 256, 256, "turbo4-you"),
+                 y5 = named_error(p, "gaussian", 256, 256, "you5");
+    const double mt4 = named_error(p, "momentum", 0, 0, "turbo4"),
+                 mp5 = named_error(p, "momentum", 0, 0, "polar5");
+    const double ms4 = named_error(p, "momentum", 0, 0, "s4-polar5");
+    const double c4 = named_error(p, "columns", 0, 0, "turbo4-you"),
+                 c5 = named_error(p, "columns", 0, 0, "you5");
+    const double l4 = named_error(p, "levy1.0", 0, 0, "turbo4-you"),
+                 l5 = named_error(p, "levy1.0", 0, 0, "you5");
+    fprintf(p->out, "| published claim | here | numbers |\n|---|---|---|\n");
+    claim(p, "AOL saves an iteration: on a Gaussian 256 x 256 four are as accurate as five without",
+          isfinite(t4), t4 <= 1.1 * y5, "turbo4-you %.3f, you5 %.3f", t4, y5);
+    claim(p, "on heavy-tailed (Lévy 1.0) matrices four are more accurate than five without",
+          isfinite(l4), l4 < l5, "%.3f, %.3f", l4, l5);
+    claim(p, "AOL loses where columns are badly scaled", isfinite(c4), c4 > c5, "%.3f, %.3f", c4,
+          c5);
+    claim(p, "on real momentum four AOL iterations are less accurate than five Frobenius ones",
+          isfinite(mt4), mt4 > mp5, "turbo4 %.3f, polar5 %.3f", mt4, mp5);
+    claim(p, "on real momentum five Schatten-4 iterations beat polar5", isfinite(ms4), ms4 < mp5,
+          "s4-polar5 %.3f, polar5 %.3f", ms4, mp5);
+    claim(p, "2.6 % less training time end to end on 4 GPUs", false, false, "needs 4 GPUs%.0s%.0s",
+          0, 0);
+    fputc('\n', p->out);
+}
+
+// ---- the page ----------------------------------------------------------------------------------
+
+static bool fill(Page *p, const char *command, Error *err)
+{
+    const bool momentum = has_input(p, "momentum");
+    const char *hard = momentum ? "momentum" : "columns";
+    fprintf(p->out,
+            "# Ablations\n\nMade by `ablations page` from the tables that this wrote:\n\n    %s\n\n"
+            "Small sizes on a CPU; the same at full size on a GPU is still to be measured. Errors "
+            "are of the "
+            "method's own storage (bf16; f16 in gram form) against a decomposition in double.\n\n",
+            command);
+    bool ok = true;
+    if (p->error.rows) {
+        fprintf(p->out, "## Error by iterations\n\n");
+        ok = iterations_figure(p, "gaussian", p->m, p->n, "polar", err) &&
+             iterations_figure(p, hard, 0, 0, "polar", err) &&
+             iterations_figure(p, hard, 0, 0, "orthogonality", err);
+        if (!ok) return false;
+        error_table(p);
+        published_table(p);
+    }
+    if (p->bias.rows) {
+        fprintf(p->out, "## The bias of AOL\n\n");
+        bias_table(p);
+    }
+    if (p->spectrum.rows) {
+        fprintf(p->out, "## Singular values\n\n");
+        if (!spectrum_figure(p, "gaussian", err) || !spectrum_figure(p, hard, err)) return false;
+    }
+    if (p->time.rows && p->error.rows) {
+        fprintf(p->out, "## Time\n\n");
+        if (!time_figures(p, hard, err)) return false;
+    }
+    if (p->training.rows) {
+        fprintf(p->out, "## Training\n\n");
+        training_table(p);
+    }
+    if (p->error.rows) {
+        fprintf(p->out, "## Published claims\n\n");
+        claims(p);
+    }
+    return true;
+}
+
+static bool read_table(Csv *csv, const char *folder, const char *name, Error *err)
+{
+    char path[1100];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return csv_read(csv, path, err);
+}
+
+bool page_write(const char *folder, const char *page, const char *command, Error *err)
+{
+    Page p = {.path = page};
+    char *text = NULL;
+    size_t size = 0;
+    bool ok = read_table(&p.error, folder, "error.csv", err) &&
+              read_table(&p.bias, folder, "bias.csv", err) &&
+              read_table(&p.spectrum, folder, "spectrum.csv", err) &&
+              read_table(&p.time, folder, "time.csv", err) &&
+              read_table(&p.training, folder, "training.csv", err);
+    if (ok && !p.error.rows && !p.training.rows)
+        ok = fail(err, "%s holds no tables: ablations error and ablations time write them", folder);
+    for (int r = 0; ok && r < p.error.rows; r++) // the last shape of the Gaussians
+        if (!strcmp(p.error.cell[r][0], "gaussian"))
+            p.m = atoi(p.error.cell[r][1]), p.n = atoi(p.error.cell[r][2]);
+    p.out = ok ? open_memstream(&text, &size) : NULL;
+    ok = ok && (p.out || fail(err, "no memory")) && fill(&p, command, err);
+    if (p.out) ok = fclose(p.out) == 0 && ok;
+    AtomicFile file;
+    ok = ok && atomic_file_open(&file, page, size, err) &&
+         atomic_file_write(&file, text, size, err) && atomic_file_commit(&file, err);
+    free(text);
+    csv_close(&p.error), csv_close(&p.bias), csv_close(&p.spectrum), csv_close(&p.time),
+        csv_close(&p.training);
+    return ok;
+}

@@ -1,0 +1,60 @@
+#include "statistics.h"
+
+#include <math.h>
+
+double mean_of(const double *x, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += x[i];
+    return n > 0 ? sum / n : NAN;
+}
+
+double deviation_of(const double *x, int n)
+{
+    const double mean = mean_of(x, n);
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return n > 1 ? sqrt(sum / (n - 1)) : 0;
+}
+
+// With t = sqrt(freedom) tan(a) the density becomes cos(a)^(freedom-1): Simpson's rule over the
+// angle.
+double student_two_sided(double t, double freedom)
+{
+    enum { STEPS = 2000 };
+    const double end = atan(fabs(t) / sqrt(freedom)), h = end / STEPS;
+    double sum = 0;
+    for (int i = 0; i <= STEPS; i++)
+        sum += (i == 0 || i == STEPS ? 1 : i % 2 ? 4 : 2) * pow(cos(i * h), freedom - 1);
+    const double inside =
+        2 * sum * h / 3 * exp(lgamma((freedom + 1) / 2) - lgamma(freedom / 2)) / sqrt(M_PI);
+    return fmin(fmax(1 - inside, 0), 1);
+}
+
+double welch(const double *x, int nx, const double *y, int ny)
+{
+    if (nx < 2 || ny < 2) return 1;
+    const double vx = pow(deviation_of(x, nx), 2) / nx, vy = pow(deviation_of(y, ny), 2) / ny;
+    const double off = mean_of(x, nx) - mean_of(y, ny);
+    if (vx + vy == 0) return off == 0 ? 1 : 0;
+    const double freedom = pow(vx + vy, 2) / (vx * vx / (nx - 1) + vy * vy / (ny - 1));
+    return student_two_sided(off / sqrt(vx + vy), freedom);
+}
+
+// The t that a two-sided p leaves outside.
+static double quantile(double p, double freedom)
+{
+    double low = 0, high = 1e4;
+    for (int i = 0; i < 100; i++) {
+        const double t = 0.5 * (low + high);
+        *(student_two_sided(t, freedom) > p ? &low : &high) = t;
+    }
+    return low;
+}
+
+double detectable(double deviation, int n)
+{
+    if (n < 2) return INFINITY;
+    const double freedom = 2 * (n - 1);
+    return (quantile(0.05, freedom) + quantile(0.4, freedom)) * deviation * sqrt(2.0 / n);
+}
