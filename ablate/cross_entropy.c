@@ -25,7 +25,7 @@ double spectra_loss(const Spectra *s, const NsCoeff *p, int k)
         sum += sqrt(square / s->each);
     }
     for (int i = 1; i <= 102; i++)
-        excess = fmax(excess, fabs(polynomial_chain(p, k, i / 100.0)) - 1.3);
+        excess = fmax(excess, fabs(polynomial_chain(p, k, i / 100.0)) - 1.1);
     const double loss = sum / s->matrices + excess * excess;
     return isfinite(loss) ? loss : INFINITY;
 }

@@ -14,7 +14,7 @@ typedef struct {
 } Spectra;
 
 // The mean over the matrices of the rms of p(sigma) - 1: the polar error in exact arithmetic,
-// without a normaliser's bias. What the chain makes of [0, 1.02], were it to pass 1.3, is added
+// without a normaliser's bias. What the chain makes of [0, 1.02], were it to pass 1.1, is added
 // with its square: roundings put values there.
 double spectra_loss(const Spectra *s, const NsCoeff *p, int k);
 

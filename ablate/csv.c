@@ -79,7 +79,7 @@ bool csv_read(Csv *csv, const char *path, Error *err)
     err->text[0] = '\0';
     snprintf(csv->path, sizeof csv->path, "%s", path);
     char *text = read_whole(path, &length, err);
-    const bool ok = !err->text[0] && (!text || parse(csv, text, err));
+    const bool ok = !err->text[0] && (!text || !*text || parse(csv, text, err));
     free(text);
     return ok;
 }

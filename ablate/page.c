@@ -199,8 +199,9 @@ static void bias_table(Page *p)
     fprintf(
         p->out,
         "AOL's bias, the distance of polar(diag(s) G) from polar(G), and its share of turbo5's "
-        "squared error; the descent <G,Y> / (|G| |Y|) is relative to the exact polar factor's, and "
-        "positive wherever the table says so:\n\n| input | bias | turbo4 | turbo5 | share | polar5 "
+        "squared error. The last column is <G,Y> / (|G| |Y|) relative to the exact polar factor's: "
+        "positive is a descent, above 1 a steeper one, since small singular values are left "
+        "small:\n\n| input | bias | turbo4 | turbo5 | share | polar5 "
         "| "
         "s4-polar4 | descent of turbo4 |\n|---|---|---|---|---|---|---|---|\n");
     for (int i = 0; input_at(p, i); i++) {
@@ -225,13 +226,12 @@ static void bias_table(Page *p)
 static bool spectrum_figure(Page *p, const char *input, Error *err)
 {
     const Csv *c = &p->spectrum;
-    char title[128];
+    char title[128], finding[256];
     Figure f = {.x_name = "singular value (before: of G / |G|_2), bins of a tenth of a decade",
                 .y_name = "share of the singular values",
-                .log_x = true,
-                .finding =
-                    "What the methods leave far below 1 was smaller than their iterations reach."};
+                .log_x = true};
     static const char *const methods[] = {"before", "turbo4", "polar5", "s4-gram5"};
+    double below[4] = {0}; // the share under a half
     for (int k = 0; k < 4; k++) {
         Series *line = figure_line(&f, methods[k]);
         double share[64] = {0}, at[64];
@@ -244,8 +244,16 @@ static bool spectrum_figure(Page *p, const char *input, Error *err)
             at[bins] = csv_number(c, r, "value"), share[bins] += csv_number(c, r, "share");
             bins++;
         }
-        for (int b = 0; b < bins; b++) series_add(line, at[b], share[b] / matrices);
+        for (int b = 0; b < bins; b++) {
+            series_add(line, at[b], share[b] / matrices);
+            if (at[b] < 0.5) below[k] += 100 * share[b] / matrices;
+        }
     }
+    snprintf(finding, sizeof finding,
+             "%.0f %% of the values begin under half of the largest; turbo4 leaves %.0f %% there, "
+             "polar5 %.0f %%, s4-gram5 %.0f %%.",
+             below[0], below[1], below[2], below[3]);
+    f.finding = finding;
     snprintf(title, sizeof title, "Singular values before and after: %s", input);
     f.title = title;
     char file[64];
@@ -315,30 +323,40 @@ static int losses(const Csv *c, const char *method, double *loss, double *ms)
 static void training_table(Page *p)
 {
     const Csv *c = &p->training;
-    double reference[MAX_ROWS], loss[MAX_ROWS], ms[MAX_ROWS], spread = 0;
+    double reference[MAX_ROWS], loss[MAX_ROWS], ms[MAX_ROWS], best[MAX_ROWS], spread = 0;
     const int n_reference = losses(c, "polar5", reference, ms);
-    int kinds = 0, runs = 0;
+    int kinds = 0, runs = 0, first[MAX_ROWS], least = 0;
     fprintf(
         p->out,
         "| method | runs | validation loss, mean ± sd | against polar5 | p (Welch) | ms a step |\n"
         "|---|---|---|---|---|---|\n");
-    for (int r = 0; r < c->rows; r++) {
-        int first = 0;
-        while (strcmp(c->cell[first][0], c->cell[r][0])) first++;
-        if (first < r) continue;
+    for (int r = 0; r < c->rows && kinds < MAX_ROWS; r++) {
+        int same = 0;
+        while (strcmp(c->cell[same][0], c->cell[r][0])) same++;
+        if (same < r) continue;
         const int n = losses(c, c->cell[r][0], loss, ms);
         const double sd = deviation_of(loss, n);
-        spread += sd * sd, kinds++, runs = n;
+        first[kinds++] = r, spread += sd * sd, runs = n;
         fprintf(p->out, "| %s | %d | %.4f ± %.4f | %+.4f | %.2f | %.1f |\n", c->cell[r][0], n,
                 mean_of(loss, n), sd, mean_of(loss, n) - mean_of(reference, n_reference),
                 welch(loss, n, reference, n_reference), mean_of(ms, n));
+        const int n_best = losses(c, c->cell[first[least]][0], best, ms);
+        if (mean_of(loss, n) < mean_of(best, n_best)) least = kinds - 1;
     }
-    if (kinds)
-        fprintf(p->out,
-                "\nThe smallest difference of two methods that so many runs find at p < .05 four "
-                "times in "
-                "five is %.4f. p is not corrected for comparing several methods.\n\n",
-                detectable(sqrt(spread / kinds), runs));
+    const char *name = c->cell[first[least]][0];
+    const int n_best = losses(c, name, best, ms);
+    fprintf(p->out, "\nThe lowest mean is %s's. Not told apart from it (p of .05 or more):", name);
+    for (int k = 0; k < kinds; k++) {
+        const int n = losses(c, c->cell[first[k]][0], loss, ms);
+        if (k != least && welch(loss, n, best, n_best) >= 0.05)
+            fprintf(p->out, " %s", c->cell[first[k]][0]);
+    }
+    fprintf(
+        p->out,
+        ". The smallest difference of two methods that so many runs find at p < .05 four times in "
+        "five is %.4f; p is not corrected for comparing several methods. aol3 and aol4 are what "
+        "`build/search` found for AOL (docs/recipe.md).\n\n",
+        detectable(sqrt(spread / kinds), runs));
 }
 
 // ---- claims ------------------------------------------------------------------------------------

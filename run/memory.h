@@ -8,9 +8,9 @@
 // model cannot be made, with the reason.
 size_t memory_need(const Recipe *recipe, const Ops *ops, bool real_storage, Error *err);
 // False when that, and what kernels and driver take beside it, is more than is free: the message
-// says what is needed for what, what is free, and which smaller --val-chunk, --micro-batch with
-// more
-// --micro-batches, or both, would do. A device that cannot tell what is free (Ops.mem_info) fits.
+// says what is needed for what, what is free, and which smaller --val-chunk, or --micro-batch with
+// more --micro-batches, or both, would do. A device that cannot tell what is free (Ops.mem_info)
+// fits.
 bool memory_check(const Recipe *recipe, const Ops *ops, bool real_storage, Error *err);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
@@ -52,7 +53,7 @@ bool ranks_start(Run *run, Error *err)
                     "leave --%s out, or WORLD_SIZE",
                     run->env.rank, run->env.world, o->gpus > 0 ? "gpus" : "ranks");
     if (o->nodes > 1 && count == 0)
-        return fail(err, "--nodes %d needs --gpus: how many on each", o->nodes);
+        return fail(err, "--nodes %d needs --gpus or --ranks: how many on each", o->nodes);
     if (o->node >= o->nodes)
         return fail(err, "--node %d of %d: nodes count from 0", o->node, o->nodes);
     if (o->gpus > 0) snprintf(o->device, sizeof o->device, "cuda");
@@ -119,7 +120,10 @@ static Comm *open_shared_memory(Run *run, Error *err)
     if (env->rank != 0) {
         snprintf(path, sizeof path, "/proc/%d/fd/%d", place.pid, place.fd);
         fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd >= 0) shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        struct stat file; // what it should be, were processes of another container in /proc
+        if (fd >= 0 && !fstat(fd, &file) && (size_t)file.st_size == size)
+            shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (fd >= 0) close(fd);
     }
     if (shared == MAP_FAILED) {
         fail(err, "rank %d cannot share the memory of rank 0: %s", env->rank, strerror(errno));
@@ -147,11 +151,13 @@ bool ranks_open(Run *run, Error *err)
 {
     const int world = run->env.world;
     if (world == 1) return true;
+    run->usage = run->shared_failure = true;
     if (run->recipe.micro_batches % world)
         return fail(err,
                     "%d ranks cannot share the %d micro-batches of a step (--micro-batches): the "
                     "number of ranks must divide them",
                     world, run->recipe.micro_batches);
+    run->usage = run->shared_failure = false;
     run->comm = run->ops == &ops_cpu ? open_shared_memory(run, err) : open_nccl(run, err);
     return run->comm != NULL;
 }

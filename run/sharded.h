@@ -1,4 +1,4 @@
-// The two optimizers of the recipe over ranks that share the parameters (docs/architecture.md).
+// The two optimizers of the recipe over ranks that share the parameters (docs/ranks.md).
 //
 // Each rank keeps fp32 parameters and optimizer state of what it owns (partition.h), a full
 // gradient, and the full working copies that the model reads. In the last micro-batch of a step the

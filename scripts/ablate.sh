@@ -40,6 +40,7 @@ for seed in 1 2 3; do
     for method in muon5 you5 polar5 turbo4 turbo5 s4-gram4 s4-gram5; do
         train "$method" "$seed" --ortho $method
     done
+    for k in 3 4; do train aol$k "$seed" --ortho turbo4 --ns-iters $k --ns-coeffs ablate/aol$k.coeffs; done
     for k in 1 2 3; do train "turbo$k" "$seed" --ortho turbo4 --ns-iters $k; done
 done
 

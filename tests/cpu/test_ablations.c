@@ -1,0 +1,136 @@
+// Tables that grow, statistics of few runs, figures.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../ablate/csv.h"
+#include "../../ablate/figure.h"
+#include "../../ablate/statistics.h"
+#include "../test.h"
+
+static char folder[] = "/tmp/test_ablations_XXXXXX", path[128];
+
+static char *slurp(const char *name)
+{
+    static char text[65536];
+    FILE *file = fopen(name, "r");
+    text[file ? fread(text, 1, sizeof text - 1, file) : 0] = '\0';
+    if (file) fclose(file);
+    return text;
+}
+
+static void write_text(const char *text)
+{
+    FILE *file = fopen(path, "w");
+    fputs(text, file);
+    fclose(file);
+}
+
+TEST(table_grows)
+{
+    Csv csv;
+    Error err;
+    CHECK(csv_open(&csv, path, "input,m,error", 2, &err), "%s", err.text);
+    CHECK(csv.rows == 0 && csv_find(&csv, "gaussian,64") < 0);
+    CHECK(csv_add(&csv, "gaussian,64,0.25", &err) && csv_add(&csv, "rows,64,nan", &err));
+    csv_close(&csv);
+    CHECK(csv_open(&csv, path, "input,m,error", 2, &err), "%s", err.text);
+    CHECK(csv.rows == 2 && csv_find(&csv, "rows,64") == 1 && csv_find(&csv, "rows,6") < 0);
+    CHECK(csv_number(&csv, 0, "error") == 0.25 && isnan(csv_number(&csv, 1, "error")));
+    CHECK(isnan(csv_number(&csv, 0, "input")) && isnan(csv_number(&csv, 0, "none")));
+    CHECK(!strcmp(csv_text(&csv, 1, "input"), "rows") && !*csv_text(&csv, 2, "input"));
+    CHECK(!csv_add(&csv, "too,few", &err) && strstr(err.text, "columns"));
+    csv_close(&csv);
+    CHECK(!csv_open(&csv, path, "input,n,error", 2, &err) && strstr(err.text, "remove it"), "%s",
+          err.text);
+    csv_close(&csv);
+}
+
+// What a kill leaves: half a row, or half a head.
+TEST(half_a_row_is_cut)
+{
+    Csv csv;
+    Error err;
+    write_text("a,b\n1,2\n3,");
+    CHECK(csv_open(&csv, path, "a,b", 1, &err), "%s", err.text);
+    CHECK(csv.rows == 1 && csv_add(&csv, "3,4", &err));
+    csv_close(&csv);
+    CHECK(!strcmp(slurp(path), "a,b\n1,2\n3,4\n"), "%s", slurp(path));
+    write_text("a,b\n1,2,3\n");
+    CHECK(!csv_read(&csv, path, &err) && strstr(err.text, "row 2"), "%s", err.text);
+    csv_close(&csv);
+    write_text(""); // the head was never written
+    CHECK(csv_open(&csv, path, "a,b", 1, &err) && csv.rows == 0, "%s", err.text);
+    csv_close(&csv);
+    CHECK(!strcmp(slurp(path), "a,b\n"), "%s", slurp(path));
+    write_text("no line");
+    CHECK(!csv_read(&csv, path, &err));
+    csv_close(&csv);
+    CHECK(csv_read(&csv, "/tmp/nothing/at/all.csv", &err) && csv.rows == 0);
+    csv_close(&csv);
+    CHECK(!csv_open(&csv, "/tmp/nothing/at/all.csv", "a,b", 1, &err));
+    csv_close(&csv);
+    CHECK(!csv_open(&csv, folder, "a,b", 1, &err), "a folder");
+    csv_close(&csv);
+    unlink(path);
+}
+
+// Against tables of Student's distribution, and R's t.test of these numbers.
+TEST(statistics)
+{
+    CHECK_NEAR(student_two_sided(12.7062047, 1), 0.05, 1e-7);
+    CHECK_NEAR(student_two_sided(2.77644511, 4), 0.05, 1e-7);
+    CHECK_NEAR(student_two_sided(1.95996398, 1e6), 0.05, 1e-5);
+    CHECK_NEAR(student_two_sided(0, 3), 1, 1e-12);
+    const double x[] = {1, 2, 3, 4}, y[] = {2, 4, 6, 8};
+    CHECK(mean_of(x, 4) == 2.5 && isnan(mean_of(x, 0)) && deviation_of(x, 1) == 0);
+    CHECK_NEAR(deviation_of(x, 4), 1.2909944487358056, 1e-15);
+    // means 2.5 and 5, t = -2.5 / sqrt(5/12 + 20/12) = -1.7320508, freedom 75/17
+    CHECK_NEAR(welch(x, 4, y, 4), student_two_sided(sqrt(3), 75.0 / 17), 1e-12);
+    CHECK(welch(x, 4, x, 4) == 1 && welch(x, 1, y, 4) == 1);
+    CHECK(welch((double[]){1, 1}, 2, (double[]){2, 2}, 2) == 0);
+    // n = 3: (2.776 + 0.941) sd sqrt(2/3)
+    CHECK_NEAR(detectable(1, 3), (2.77644511 + 0.94096458) * sqrt(2.0 / 3), 1e-6);
+    CHECK(isinf(detectable(1, 1)));
+}
+
+TEST(figures)
+{
+    Error err;
+    Figure f = {.title = "a < b & c", .finding = "f", .x_name = "x", .y_name = "y", .log_y = true};
+    CHECK(!figure_write(&f, path, &err) && strstr(err.text, "nothing to draw"));
+    for (int k = 0; k < FIGURE_MAX + 2; k++) {
+        static char label[FIGURE_MAX + 2][8];
+        snprintf(label[k], sizeof label[k], "m%d", k);
+        for (int i = 0; i < 4; i++)
+            series_add(figure_line(&f, label[k]), i, i == 2 ? NAN : i == 3 ? 0 : pow(10, -k - i));
+    }
+    CHECK(f.n == FIGURE_MAX);
+    CHECK(figure_write(&f, path, &err), "%s", err.text);
+    const char *text = slurp(path);
+    CHECK(strstr(text, "a &lt; b &amp; c") && strstr(text, "</svg>") && !strstr(text, "nan") &&
+          !strstr(text, "inf"));
+    CHECK(!figure_write(&f, "/tmp/nothing/at/all.svg", &err));
+    f.log_y = f.points = f.log_x = true; // 0 has no place on the axis
+    CHECK(figure_write(&f, path, &err), "%s", err.text);
+    figure_free(&f);
+    series_add(figure_line(&f, "one"), 3, 7);
+    f.log_x = f.log_y = false;
+    CHECK(figure_write(&f, path, &err) && !strstr(slurp(path), "nan"), "one point");
+    figure_free(&f);
+    unlink(path);
+}
+
+int main(void)
+{
+    if (!mkdtemp(folder)) return 1;
+    snprintf(path, sizeof path, "%s/table.csv", folder);
+    RUN(table_grows);
+    RUN(half_a_row_is_cut);
+    RUN(statistics);
+    RUN(figures);
+    rmdir(folder);
+    return TEST_SUMMARY();
+}
