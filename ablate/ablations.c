@@ -58,20 +58,13 @@ static bool parse(Options *options, const char **study, int argc, char **argv, E
 {
     *options = defaults;
     for (int i = 1; i < argc; i++) {
-        char name[64], option[64];
         if (argv[i][0] != '-' && !*study) {
             *study = argv[i];
             continue;
         }
-        const char *equals = strchr(argv[i], '=');
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(argv[i], "="), argv[i]);
-        const Field *field = strncmp(name, "--", 2) ? NULL : field_find(table, name + 2);
-        if (!field) return fail(err, "unknown option %.60s: --help lists them", name);
-        const char *value = equals ? equals + 1 : field->type == FIELD_BOOL ? "yes" : argv[++i];
-        if (!value)
-            return fail(err, "%s needs a value: %s", field_option(field, option, sizeof option),
-                        field->help);
-        if (!field_set(field, options, value, err)) return false;
+        bool took;
+        if (!field_parse(table, options, argv[i], argv[i + 1], &took, err)) return false;
+        i += took;
     }
     return options->help || *study || fail(err, "which study: error, time or page");
 }

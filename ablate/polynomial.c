@@ -14,13 +14,6 @@ double polynomial_chain(const NsCoeff *p, int k, double x)
     return x;
 }
 
-double polynomial_peak(const NsCoeff *p, int k, double x)
-{
-    double peak = fabs(x);
-    for (int i = 0; i < k; i++) peak = fmax(peak, fabs(x = polynomial_at(p[i], x)));
-    return peak;
-}
-
 // Solves the 4 x 4 system by elimination with pivots: rows of five numbers, the last the right
 // side.
 static void solve(double row[4][5], double x[4])

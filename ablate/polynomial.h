@@ -10,8 +10,6 @@
 double polynomial_at(NsCoeff p, double x);
 // p[k-1] after .. after p[0], at x.
 double polynomial_chain(const NsCoeff *p, int k, double x);
-// The largest value that x or anything on its way through the chain takes.
-double polynomial_peak(const NsCoeff *p, int k, double x);
 
 // The odd quintic with the least max |p(x) - 1| on [low, high], 0 < low < high, by Remez exchange;
 // returns that error. Equal to Polar Express's step without its safety (arXiv 2505.16932, algorithm

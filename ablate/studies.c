@@ -231,10 +231,9 @@ static bool random_samples(const Studies *o, Tables *t, Error *err)
 }
 
 // Matrix b of a tensor (.., r, c), wide side along rows.
-static bool momentum_sample(const Studies *o, Tables *t, const void *data,
-                            const SafetensorsTensor *in, int b, int seed, Error *err)
+static bool momentum_sample(Tables *t, const void *data, const SafetensorsTensor *in, int b,
+                            int seed, Error *err)
 {
-    (void)o;
     const int64_t r = in->shape[in->ndim - 2], c = in->shape[in->ndim - 1];
     Sample s = {"momentum",
                 (int)(r < c ? r : c),
@@ -270,7 +269,7 @@ static bool momentum_samples(const Studies *o, Tables *t, Error *err)
                   : fail(err, "%s: no memory for %s", o->momentum, in->name);
         const int count = (int)in->shape[0], wanted = o->momentum_matrices;
         for (int k = 0; ok && k < wanted && k < count; k++) // spread over the layers
-            ok = momentum_sample(o, t, data, in, (int)((int64_t)k * count / wanted) % count, k + 1,
+            ok = momentum_sample(t, data, in, (int)((int64_t)k * count / wanted) % count, k + 1,
                                  err);
         free(data);
     }

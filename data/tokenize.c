@@ -78,7 +78,6 @@ static bool parse(Options *options, int argc, char **argv, char **paths, int *n_
 {
     *options = defaults;
     for (int i = 1; i < argc; i++) {
-        char name[64], option[64];
         const char *word = !strcmp(argv[i], "-o")   ? "--output"
                            : !strcmp(argv[i], "-h") ? "--help"
                                                     : argv[i];
@@ -86,15 +85,9 @@ static bool parse(Options *options, int argc, char **argv, char **paths, int *n_
             paths[(*n_paths)++] = argv[i];
             continue;
         }
-        const char *equals = strchr(word, '=');
-        snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
-        const Field *field = strncmp(name, "--", 2) ? NULL : field_find(table, name + 2);
-        if (!field) return fail(err, "unknown option %.60s: --help lists them", name);
-        const char *value = equals ? equals + 1 : field->type == FIELD_BOOL ? "yes" : argv[++i];
-        if (!value)
-            return fail(err, "%s needs a value: %s", field_option(field, option, sizeof option),
-                        field->help);
-        if (!field_set(field, options, value, err)) return false;
+        bool took;
+        if (!field_parse(table, options, word, argv[i + 1], &took, err)) return false;
+        i += took;
     }
     if (options->help) return true;
     if (*n_paths == 0) return fail(err, "no files: name them, or - for standard input");

@@ -170,6 +170,22 @@ bool field_set(const Field *field, void *base, const char *text, Error *err)
     return true;
 }
 
+bool field_parse(const Field *table, void *base, const char *word, const char *next, bool *took,
+                 Error *err)
+{
+    char name[64], option[64];
+    const char *equals = strchr(word, '=');
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word, "="), word);
+    const Field *field = strncmp(name, "--", 2) ? NULL : field_find(table, name + 2);
+    if (!field) return fail(err, "unknown option %.60s: --help lists them", name);
+    *took = !equals && field->type != FIELD_BOOL;
+    const char *value = equals ? equals + 1 : *took ? next : "yes";
+    if (!value)
+        return fail(err, "%s needs a value: %s", field_option(field, option, sizeof option),
+                    field->help);
+    return field_set(field, base, value, err);
+}
+
 char *field_get(const Field *field, const void *base, char *text, size_t size)
 {
     const void *at = (const char *)base + field->offset;

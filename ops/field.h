@@ -62,6 +62,11 @@ const Field *field_find(const Field *table, const char *name);
 // not of the type or outside the range: false, nothing changed, and the option's name and what it
 // takes in the message, "--heads 0 is out of range: 1 to 64".
 bool field_set(const Field *field, void *base, const char *text, Error *err);
+// Sets the field that an option names, "--name=value", "--name value" of two words, or of a bool
+// "--name" alone; `next` is the word that follows, NULL at the end, and *took whether it was the
+// value. Refuses what is no option of the table, a missing value, and what field_set does.
+bool field_parse(const Field *table, void *base, const char *word, const char *next, bool *took,
+                 Error *err);
 // The value as text that field_set reads back to the same bits; returns `text`. 32 bytes hold any
 // number, field->size any string.
 char *field_get(const Field *field, const void *base, char *text, size_t size);
