@@ -13,15 +13,16 @@
 
 enum { CODE_POINTS = 0x110000 };
 
-// The class of every code point, UNICODE_OTHER to UNICODE_SPACE, for free() to release; NULL
-// without memory.
+// The class of every code point, UNICODE_OTHER to UNICODE_SPACE, and of a byte that is none (the
+// last one), for free() to release; NULL without memory.
 uint8_t *pretokenize_kinds(void);
 
 // The end of the word that begins at `at`; at < end, where the text ends.
 const uint8_t *pretokenize(const uint8_t *kinds, const uint8_t *at, const uint8_t *end);
 
 // The last place in text[from..size] where it may be cut with the words of the two pieces being
-// those of the whole: between something visible of ASCII and a space. 0 when there is none.
+// those of the whole: before a space or the end of a line that no space of any kind precedes. 0
+// when there is none.
 size_t pretokenize_cut(const uint8_t *text, size_t from, size_t size);
 
 #endif

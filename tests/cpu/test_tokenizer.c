@@ -83,7 +83,7 @@ static size_t naive_merge(const Bpe *bpe, const uint8_t *word, size_t n, uint16_
 
 static void compare_merges(const Bpe *bpe, const char *letters, int rounds)
 {
-    enum { kMost = 300 };
+    enum { kMost = 2 * BPE_SHORT };
     uint64_t random = 7;
     BpeRoom room = {0};
     Error err;
@@ -242,7 +242,7 @@ static void check_round_trip(const Tokenizer *tokenizer, const Tokens *tokens, c
 // Bytes that are likely to be near some border of UTF-8 and of the classes.
 static size_t nasty(uint64_t *random, uint8_t *text, size_t most)
 {
-    static const uint8_t bytes[] = {' ',  ' ',  '\n', '\'', 's',  'l',  'a',  '1',
+    static const uint8_t bytes[] = {' ',  '\r', '\n', '\'', 's',  'l',  'a',  '1',
                                     '!',  0xc2, 0xa0, 0xe2, 0x80, 0x83, 0xed, 0xbf,
                                     0xf0, 0x9f, 0x98, 0xff, 0xc0, 0xf4};
     const size_t n = shards_random(random) % most;
@@ -283,6 +283,29 @@ TEST(any_bytes_come_back_and_cuts_change_nothing)
         round_trips(gpt2_folder(), 5000);
     else
         printf("skip round trips of GPT-2's vocabulary: data/fetch_gpt2_bpe.sh fetches it\n");
+}
+
+TEST(cuts_come_before_a_space_that_none_precedes)
+{
+    static const struct {
+        const char *text;
+        size_t cut;
+    } cases[] = {{"\xe6\x97\xa5\xe3\x80\x82\nb", 6}, // an ideographic full stop
+                 {"\xe6\x97\xa5\xe3\x80\x80\nb", 0}, // an ideographic space
+                 {"a\xc2\xa0 b", 0},
+                 {"a\xe2\x80\x83\nb", 0},
+                 {"ab\r\nc", 2},
+                 {"\x80\x80\x80\x80\x80 a", 5},
+                 {"\xc2 a", 1},
+                 {"\xe2\x80 a", 2},
+                 {"a  b", 1},
+                 {"a\t b", 0},
+                 {" a", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const uint8_t *text = (const uint8_t *)cases[i].text;
+        const size_t cut = pretokenize_cut(text, 0, strlen(cases[i].text));
+        CHECK(cut == cases[i].cut, "case %zu: %zu", i, cut);
+    }
 }
 
 TEST(words_end_where_the_pattern_says)
@@ -329,6 +352,7 @@ int main(void)
     RUN(files_that_contradict_themselves_are_refused);
     RUN(gpt2_equals_tiktoken);
     RUN(any_bytes_come_back_and_cuts_change_nothing);
+    RUN(cuts_come_before_a_space_that_none_precedes);
     RUN(words_end_where_the_pattern_says);
     RUN(a_tokenizer_goes_with_a_vocabulary);
     return TEST_SUMMARY();
