@@ -9,6 +9,9 @@
 #include <string.h> // memmem, memchr, memcpy, strlen
 #include <unistd.h> // read, close
 
+// Of text that cannot be cut: an endless line would take all of the memory.
+enum { kMostBlock = 1 << 28 };
+
 void documents_open(Documents *documents, const DocumentsConfig *config)
 {
     *documents = (Documents){.config = *config, .fd = -1};
@@ -99,6 +102,10 @@ static bool read_block(Documents *documents, DocumentsBlock *block, Error *err)
     size_t cut = 0, from = 0, target = documents->config.block_bytes;
     while (cut == 0) {
         while (target <= block->size) target *= 2;
+        if (target > kMostBlock)
+            return fail(err, "%.300s has %d MB without %s: split it", documents->name,
+                        kMostBlock >> 20,
+                        documents->config.field[0] ? "the end of a line" : "a space after a word");
         if (!fill(documents, block, target, err)) return false;
         if (documents->fd < 0) return true;
         cut = find_cut(&documents->config, block, from, &documents->fresh);

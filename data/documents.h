@@ -34,7 +34,8 @@ typedef struct {
 } DocumentsBlock; // zeros at first; free(block.text) releases it
 
 void documents_open(Documents *documents, const DocumentsConfig *config);
-// Reads the next block, which is empty at the end of everything. False when a file cannot be read.
+// Reads the next block, which is empty at the end of everything. False when a file cannot be read
+// or has 256 MB in which no block may end.
 bool documents_read(Documents *documents, DocumentsBlock *block, Error *err);
 void documents_close(Documents *documents);
 
