@@ -39,13 +39,18 @@ static const char *print_bytes(uint64_t bytes, char text[32])
     return text;
 }
 
+void atomic_file_discard(AtomicFile *file)
+{
+    if (file->fd >= 0) close(file->fd);
+    file->fd = -1;
+    unlink(file->temp); // after a commit there is none
+}
+
 // Removes the temporary file and words the error, errno telling the cause.
 static bool abandon(AtomicFile *file, const char *action, Error *err)
 {
     int why = errno;
-    if (file->fd >= 0) close(file->fd);
-    file->fd = -1;
-    unlink(file->temp); // first: what it held counts as free again
+    atomic_file_discard(file); // first: what it held counts as free again
     if (why == ENOSPC || why == EDQUOT || why == EFBIG) {
         char folder[FILE_PATH_MAX], needed[32], available[32];
         struct statvfs disk;
@@ -63,8 +68,12 @@ static bool abandon(AtomicFile *file, const char *action, Error *err)
 
 bool atomic_file_open(AtomicFile *file, const char *path, uint64_t need, Error *err)
 {
+    struct stat info;
     file->fd = -1;
     file->need = need;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return fail(err, "cannot write %.300s: a %s is there", path,
+                    S_ISDIR(info.st_mode) ? "folder" : "device");
     size_t size = strlen(path) + 1, room = FILE_PATH_MAX - sizeof ".tmp." - 20;
     if (size > room) return fail(err, "a path longer than %zu bytes: %.200s...", room - 1, path);
     memcpy(file->path, path, size);

@@ -1,5 +1,6 @@
 // generate: what a trained model writes, how it scores on HellaSwag, and its weights for others.
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -8,6 +9,7 @@
 #include <omp.h>
 #endif
 
+#include "atomic_file.h"
 #include "escape.h"
 #include "hellaswag.h"
 #include "options.h" // EXIT_USAGE
@@ -123,6 +125,8 @@ static double seconds(void)
 
 // ---- text --------------------------------------------------------------------------------------
 
+enum { kMostPrompt = 1 << 26 }; // bytes, far more than a model has positions for
+
 // All of a file or of standard input; NULL when it cannot be read.
 static char *read_text(const char *path, size_t *size, Error *err)
 {
@@ -130,7 +134,7 @@ static char *read_text(const char *path, size_t *size, Error *err)
     char *text = NULL;
     size_t room = 0, n = 1;
     *size = 0;
-    while (file && n > 0) {
+    while (file && n > 0 && *size <= kMostPrompt) {
         if (*size + 4096 > room) {
             char *grown = realloc(text, room = 2 * room + 8192);
             if (!grown) break;
@@ -138,42 +142,47 @@ static char *read_text(const char *path, size_t *size, Error *err)
         }
         *size += n = fread(text + *size, 1, 4096, file);
     }
-    const bool ok = file && n == 0 && !ferror(file);
-    if (!ok) fail(err, "cannot read %.256s: %s", path, strerror(errno));
+    const bool long_one = *size > kMostPrompt, ok = file && n == 0 && !ferror(file) && !long_one;
+    if (!ok)
+        fail(err, "cannot read %.256s: %s", path,
+             long_one ? "a prompt of more than 64 MB" : strerror(errno));
     if (file && file != stdin) fclose(file);
     if (ok) return text;
     free(text);
     return NULL;
 }
 
-// The text as it comes. A terminal gets whole characters, and no control characters but newlines
-// and tabs; anything else gets the bytes.
+// The text as it comes, in whole characters. A terminal gets no control characters but newlines and
+// tabs; anything else gets the bytes.
 typedef struct {
     const Tokenizer *tokenizer;
     bool terminal;
-    char held[8]; // the beginning of a character
+    char held[4]; // the beginning of a character, and the next byte
     size_t n_held;
 } Printer;
 
+static void print_held(Printer *p, size_t size)
+{
+    if (p->terminal)
+        escape_terminal(stdout, p->held, size);
+    else
+        fwrite(p->held, 1, size, stdout);
+    p->n_held -= size;
+    memmove(p->held, p->held + size, p->n_held);
+}
+
 static void print_bytes(Printer *p, const char *bytes, size_t size)
 {
-    if (!p->terminal) {
-        fwrite(bytes, 1, size, stdout);
-        return;
-    }
     for (size_t i = 0; i < size; i++) {
         p->held[p->n_held++] = bytes[i];
-        if (prompt_whole_characters(p->held, p->n_held) < p->n_held) continue;
-        escape_terminal(stdout, p->held, p->n_held);
-        p->n_held = 0;
+        print_held(p, prompt_whole_characters(p->held, p->n_held));
     }
     fflush(stdout);
 }
 
 static void print_rest(Printer *p)
 {
-    escape_terminal(stdout, p->held, p->n_held);
-    p->n_held = 0;
+    print_held(p, p->n_held);
     putchar('\n');
     fflush(stdout);
 }
@@ -266,17 +275,24 @@ static bool score(Program *g, Error *err)
     HellaSwag *set = hellaswag_open(s->hellaswag, g->tokenizer, s->hellaswag_items, err);
     if (!set) return false;
     const int most = weights_positions(&g->weights);
-    FILE *details = s->hellaswag_details[0] ? fopen(s->hellaswag_details, "w") : NULL;
-    bool ok = details || !s->hellaswag_details[0] ||
-              fail(err, "cannot write %.256s: %s", s->hellaswag_details, strerror(errno));
+    AtomicFile file = {.fd = -1};
+    char *lines = NULL;
+    size_t size = 0;
+    FILE *details = s->hellaswag_details[0] ? open_memstream(&lines, &size) : NULL;
+    bool ok = details ? atomic_file_open(&file, s->hellaswag_details, 0, err)
+                      : !s->hellaswag_details[0] || fail(err, "out of memory for HellaSwag");
     ok = ok && weights_model(&g->weights, g->ops, most < 16384 ? most : 16384, err);
     const double start = seconds();
     ok = ok && hellaswag_score(set, g->weights.gpt, &result, details, err);
+    if (details && fclose(details) && ok) ok = fail(err, "out of memory for HellaSwag");
+    file.need = size;
+    if (details && ok)
+        ok = atomic_file_write(&file, lines, size, err) && atomic_file_commit(&file, err);
     if (ok)
         printf("hellaswag acc_norm:%.4f acc:%.4f items:%d (%.1f s)\n", result.accuracy_norm,
                result.accuracy, result.items, seconds() - start);
-    if (details && fclose(details) && ok)
-        ok = fail(err, "cannot write %.256s: %s", s->hellaswag_details, strerror(errno));
+    atomic_file_discard(&file);
+    free(lines);
     hellaswag_close(set);
     return ok;
 }
@@ -299,6 +315,7 @@ int main(int argc, char **argv)
     Error err = {""};
     bool ok = true, usage;
     threads_spin_briefly(argv);
+    signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error like a full disk
     g.settings = defaults;
     for (int i = 1, used = 1; ok && i < argc; i += used)
         ok = parse_one(&g.settings, argv[i], i + 1 < argc ? argv[i + 1] : NULL, &used, &err);

@@ -1,6 +1,7 @@
 #include "hellaswag.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -190,7 +191,7 @@ static bool run_pack(const HellaSwag *set, Gpt *gpt, Pack *p, Error *err)
 }
 
 // Reads the losses of an item whose tokens begin at `at`; which ending is chosen by sum and by
-// mean.
+// mean. Returns where the next item begins, or -1 when the losses are not numbers.
 static int judge(const Item *item, const double *losses, int at, HellaSwagScore *score,
                  FILE *details)
 {
@@ -202,6 +203,7 @@ static int judge(const Item *item, const double *losses, int at, HellaSwagScore 
         sum[i] = 0;
         for (int k = 0; k < n; k++) sum[i] += losses[at + k - 1];
         at += n;
+        if (!isfinite(sum[i])) return -1;
         if (sum[i] < sum[by_sum]) by_sum = i;
         if (sum[i] / n < sum[by_mean] / (double)ending_length(item, by_mean)) by_mean = i;
     }
@@ -231,8 +233,12 @@ static bool score_items(const HellaSwag *set, Gpt *gpt, Pack *p, HellaSwagScore 
             pack_item(set, &set->items[last], p);
         }
         if (!run_pack(set, gpt, p, err)) return false;
-        for (int i = first, at = 0; i < last; i++)
+        for (int i = first, at = 0; i < last; i++) {
             at = judge(&set->items[i], p->losses, at, score, details);
+            if (at < 0)
+                return fail(err, "the model's losses of HellaSwag's item %d are not numbers",
+                            i + 1);
+        }
     }
     return true;
 }

@@ -27,7 +27,7 @@ HellaSwag *hellaswag_open(const char *path, const Tokenizer *tokenizer, int most
 void hellaswag_close(HellaSwag *set); // also right on NULL
 // Scores all items in evaluation mode. `details`, unless NULL, receives a line an item: its label,
 // the four sums of losses, the four numbers of tokens. False for an item longer than the model's
-// longest sequence, and without memory.
+// longest sequence, for losses that are not numbers, and without memory.
 bool hellaswag_score(const HellaSwag *set, Gpt *gpt, HellaSwagScore *score, FILE *details,
                      Error *err);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "atomic_file.h"
 #include "checkpoint.h"
 #include "state.h"
 
@@ -297,9 +298,16 @@ static bool write_config(const Gpt *gpt, int step, bool real, FILE *out)
 
 static bool save_config(const Gpt *gpt, int step, bool real, const char *path, Error *err)
 {
-    FILE *out = fopen(path, "w");
-    const bool ok = out && write_config(gpt, step, real, out);
-    return ((out ? fclose(out) == 0 : false) && ok) || fail(err, "cannot write %.300s", path);
+    AtomicFile file;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    const bool made = out && write_config(gpt, step, real, out);
+    bool ok = (out && fclose(out) == 0 && made) || fail(err, "out of memory for %.300s", path);
+    ok = ok && atomic_file_open(&file, path, size, err) &&
+         atomic_file_write(&file, text, size, err) && atomic_file_commit(&file, err);
+    free(text);
+    return ok;
 }
 
 bool weights_export(Weights *w, const char *folder, Error *err)

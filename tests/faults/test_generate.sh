@@ -47,6 +47,28 @@ head -c 1000 "$cp" >cut.safetensors
 check "a cut checkpoint" refuses 1 "cut.safetensors" --checkpoint cut.safetensors
 check "no GPU" sh -c "'$generate' --device cuda >/dev/null 2>log || grep -q 'device cuda' log"
 
+# What would take all of the memory, or a device's or a disk's place.
+check "a prompt without end" refuses 1 "more than 64 MB" --prompt-file /dev/zero
+check "a folder as a prompt" refuses 1 "directory" --prompt-file runs
+check "a folder as a checkpoint" refuses 1 "no checkpoint" --checkpoint shards
+: >empty.safetensors
+check "an empty checkpoint" refuses 1 "empty.safetensors" --checkpoint empty.safetensors
+full() { (ulimit -f 64 && "$@" --checkpoint "$cp"); }
+check "an export to a full disk" full refuses 1 "File too large" --export full
+check "leaves nothing" test -z "$(ls full)"
+full_text() { "$generate" --checkpoint "$cp" --tokens 3 >/dev/full 2>log; [ $? -eq 1 ] && grep -q "standard output" log; }
+check "text to a full disk" full_text
+if command -v script >/dev/null; then
+    # Beginnings of characters that none follows, more of them than a character has bytes.
+    head -c 200 /dev/zero | tr '\0' '\360' >begun
+    check "beginnings of characters on a terminal" \
+        script -qec "'$generate' --checkpoint '$cp' --device cpu --tokens 1 --prompt-file begun" typescript
+fi
+# The text comes as it is made, in whole characters, to a pipe too.
+printf '\303' >half
+check "half a character is kept for a file" sh -c "'$generate' --checkpoint '$cp' --prompt-file half --tokens 1 2>/dev/null |
+    head -c 1 | od -An -t x1 | grep -q c3"
+
 # 200 items of two to five words an ending.
 awk 'BEGIN { split("old red hen cat mill wig box \\u00e9t\\u00e9 gold cup \\\"ah\\\" sun", w, " "); srand(1)
     for (i = 0; i < 200; i++) {
@@ -72,6 +94,15 @@ echo '{"ctx": "a", "endings": ["b", "c", "d", "e"], "label": 4}' >label.jsonl
 check "a label past the endings" refuses 1 "label" --hellaswag label.jsonl
 : >empty.jsonl
 check "no items" refuses 1 "no items" --hellaswag empty.jsonl
+check "details to a device" refuses 1 "a device is there" --hellaswag items.jsonl --hellaswag-details /dev/full
+full_details() { (ulimit -f 1 && refuses 1 "File too large" --hellaswag items.jsonl --hellaswag-details d/x); }
+mkdir d
+check "details to a full disk" full_details
+check "leave nothing" test -z "$(ls d)"
+mkdir changed
+cp export/config.json changed
+{ head -c -100000 export/model.safetensors; tr '\0' '\377' </dev/zero | head -c 100000; } >changed/model.safetensors
+check "weights that were changed" refuses 1 "checksum" --checkpoint changed
 if python3 -c 'import torch' 2>/dev/null; then
     check "PyTorch's scores are ours" python3 "$root/tests/golden/check_export.py" export items.jsonl details 256
 else
