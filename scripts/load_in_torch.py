@@ -4,7 +4,7 @@ As a program: load_in_torch.py FOLDER ID ID ... prints the likeliest tokens afte
 """
 
 import json
-import struct
+import math
 import sys
 
 import torch
@@ -15,12 +15,12 @@ TYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16}
 
 def read_safetensors(path, dtype):
     data = bytearray(open(path, "rb").read())
-    size = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8 : 8 + size])
+    first = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:first])
     header.pop("__metadata__", None)
-    part = lambda t: memoryview(data)[8 + size + t["data_offsets"][0] : 8 + size + t["data_offsets"][1]]
-    tensor = lambda t: torch.frombuffer(part(t), dtype=TYPES[t["dtype"]]).reshape(t["shape"]).to(dtype)
-    return {name: tensor(t) for name, t in header.items()}
+    place = lambda t: {"count": math.prod(t["shape"]), "offset": first + t["data_offsets"][0]}
+    tensor = lambda t: torch.frombuffer(data, dtype=TYPES[t["dtype"]], **place(t)).reshape(t["shape"])
+    return {name: tensor(t).to(dtype) for name, t in header.items()}
 
 
 class Model:
@@ -36,14 +36,12 @@ class Model:
         c, w, at = self.c, self.w, f"blocks.{i}.attn."
         t, h, d = len(ids), c["heads"], c["head_dim"]
         p = torch.arange(t)
-        omega = torch.zeros(d // 2, dtype=torch.float64)
-        omega[: len(c["rotary_frequencies"])] = torch.tensor(c["rotary_frequencies"], dtype=torch.float64)
-        angle = torch.outer(first + p.double(), omega)
+        omega = torch.tensor(c["rotary_frequencies"], dtype=torch.float64)
+        angle = torch.outer(first + p.double(), F.pad(omega, (0, d // 2 - len(omega))))[:, None]
         cos, sin = angle.cos(), angle.sin()
         if c["rotary_bf16"]:  # the tables are rounded: the angle to fp32, its functions to bf16
-            angle = angle.float().double()
-            cos, sin = angle.cos().float().bfloat16(), angle.sin().float().bfloat16()
-        cos, sin = cos.to(self.dtype)[:, None], sin.to(self.dtype)[:, None]
+            cos, sin = (f(angle.float().double()).float().bfloat16() for f in (torch.cos, torch.sin))
+        cos, sin = cos.to(self.dtype), sin.to(self.dtype)
 
         def rotate(x):
             x1, x2 = self.norm(x).chunk(2, -1)
@@ -52,8 +50,7 @@ class Model:
         q, k, v = ((a @ w[at + n].T).view(t, h, d) for n in "qkv")
         v = w[at + "v_lambdas"][0] * v
         if slot["value_embed"] >= 0:
-            ve = w[f"value_embeds.{slot['value_embed']}"][ids].view(t, h, d)
-            v = v + w[at + "v_lambdas"][1] * ve
+            v = v + w[at + "v_lambdas"][1] * w[f"value_embeds.{slot['value_embed']}"][ids].view(t, h, d)
         seen = (p <= p[:, None]) & (p >= p[:, None] - c["window_" + slot["attention"]]) & (p >= start[:, None])
         score = c["attention_scale"] * torch.einsum("phc,jhc->hpj", rotate(q), rotate(k))
         y = torch.einsum("hpj,jhc->phc", score.masked_fill(~seen, -torch.inf).softmax(-1), v)
@@ -63,8 +60,7 @@ class Model:
     def __call__(self, ids, first=0):
         """Logits (T, padded vocabulary) of one sequence from position `first`; the last id begins a document."""
         c, w, ids = self.c, self.w, torch.as_tensor(ids)
-        starts = torch.where(ids == c["vocab_size"] - 1, torch.arange(len(ids)), 0)
-        start = starts.cummax(0).values
+        start = torch.where(ids == c["vocab_size"] - 1, torch.arange(len(ids)), 0).cummax(0).values
         e = w["embed"][ids]
         z = torch.sigmoid(e[1:, : c["gate_channels"]] @ w["smear.gate"])
         x = x0 = self.norm(torch.cat([e[:1], e[1:] + w["smear.lambda"] * z[:, None] * e[:-1]]))
@@ -86,8 +82,7 @@ class Model:
         return c["softcap"] * torch.sigmoid(logits / c["softcap_div"])
 
 
-def load(folder, dtype=torch.float32):
-    return Model(folder, dtype)
+load = Model
 
 
 if __name__ == "__main__":
