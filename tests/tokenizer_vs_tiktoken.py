@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """./tokenize beside tiktoken's gpt2, where tiktoken is installed: the class of every code point, every
-string of tests/golden/gpt2_strings.py, random Unicode, and the text of token shards.
+string of tests/golden/gpt2_strings.py, random Unicode, every single byte, and the text of token shards.
 
     make tokenize && tests/tokenizer_vs_tiktoken.py [SHARD.bin...]
 
-Documents go through ./tokenize as JSON lines; a document without text is left out there.
+Documents go through ./tokenize as JSON lines, single bytes as files; a document without text is left out there.
 """
 import json
 import os
@@ -36,6 +36,17 @@ def tokenize(texts):
                 out.write(json.dumps({"text": text}) + "\n")
         subprocess.run([HERE + "/../tokenize", work + "/in.jsonl", "--jsonl", "text", "-o", work + "/x", "--vocab",
                         folder(), "--val-fraction", "0"], check=True, stdout=subprocess.DEVNULL)
+        return read_shard(work + "/x_train_000001.bin")
+
+
+def tokenize_bytes():
+    with tempfile.TemporaryDirectory() as work:
+        names = [f"{work}/{byte}" for byte in range(256)]
+        for byte, name in enumerate(names):
+            with open(name, "wb") as out:
+                out.write(bytes([byte]))
+        subprocess.run([HERE + "/../tokenize", *names, "-o", work + "/x", "--vocab", folder(), "--val-fraction", "0"],
+                       check=True, stdout=subprocess.DEVNULL)
         return read_shard(work + "/x_train_000001.bin")
 
 
@@ -71,9 +82,12 @@ codes = [chr(c) for c in range(1, 0x110000) if not 0xD800 <= c < 0xE000]
 compare("every code point", [f"a{c}a1{c}1!{c}! {c} {c}{c}" for c in codes])
 compare("nasty strings", STRINGS + [unit * times for unit, times in RUNS])
 compare("random Unicode", [random_text(r) for _ in range(200000)])
+same = tokenize_bytes() == [[gpt2.encode_single_token(bytes([byte]))] for byte in range(256)]
+failed += not same
+print("ok  " if same else "FAIL", "every single byte")
 for path in sys.argv[1:]:
     ids = [d for d in read_shard(path) if d]
     texts = [gpt2.decode_bytes(d).decode("utf-8", "strict") for d in ids]
     compare(path, texts, ids)
-print(f"{3 + len(sys.argv) - 1 - failed} passed, {failed} failed")
+print(f"{4 + len(sys.argv) - 1 - failed} passed, {failed} failed")
 sys.exit(failed > 0)
