@@ -118,11 +118,11 @@ $(shell mkdir -p $(BUILD); echo '$(FLAGS)' | cmp -s - $(BUILD)/flags || echo '$(
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -c $< -o $@
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/%.f64.o: %.c $(BUILD)/flags # the CPU device once more, in double
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -DREAL_DOUBLE -MMD -c $< -o $@
+	$(CC) $(ALL_CFLAGS) -DREAL_DOUBLE -MMD -MP -c $< -o $@
 
 # What CUDA changes: its kernels, and the program that knows of it.
 FLAGS_CUDA := $(if $(CUDA_OBJ),$(NVCC_ID) $(NVCC_FLAGS))
@@ -130,7 +130,7 @@ $(shell echo '$(FLAGS_CUDA)' | cmp -s - $(BUILD)/flags_cuda || echo '$(FLAGS_CUD
 
 $(BUILD)/%.cu.o: %.cu $(BUILD)/flags_cuda
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -MMD -MT $@ -MF $(@:.o=.d) -c $< -o $@
+	$(NVCC) $(NVCC_FLAGS) -MMD -MP -MT $@ -MF $(@:.o=.d) -c $< -o $@
 
 $(patsubst %,$(BUILD)/%.o,$(wildcard ops/cuda/*hopper*.cu)): CUDA_ARCH = $(HOPPER)
 
