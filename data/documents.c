@@ -53,7 +53,8 @@ static bool fill(Documents *documents, DocumentsBlock *block, size_t size, Error
     if (!grow(&block->text, &block->capacity, size, err)) return false;
     while (block->size < size) {
         const ssize_t got = read(documents->fd, block->text + block->size, size - block->size);
-        if (got < 0 && errno == EINTR) continue;
+        const bool stop = documents->config.stop && *documents->config.stop;
+        if (got < 0 && errno == EINTR && !stop) continue;
         if (got < 0) return fail(err, "cannot read %.300s: %s", documents->name, strerror(errno));
         if (got == 0) {
             if (documents->fd > STDIN_FILENO) close(documents->fd);

@@ -3,6 +3,8 @@
 #ifndef DATA_DOCUMENTS_H
 #define DATA_DOCUMENTS_H
 
+#include <signal.h> // sig_atomic_t
+
 #include "../ops/error.h"
 #include "../run/tokenizer.h"
 
@@ -12,6 +14,8 @@ typedef struct {
     const char *separator; // ends a document, as the end of a file does; "": only that does
     const char *field;  // of the object on each line that is a document; "": files are plain text
     size_t block_bytes; // of a block, about: it ends where documents or words do
+    // Set by a signal, upon which a read that waits is given up; may be NULL.
+    const volatile sig_atomic_t *stop;
 } DocumentsConfig;
 
 typedef struct {

@@ -8,7 +8,7 @@
 #include "../run/shard_writer.h"
 
 #include <pthread.h>
-#include <signal.h>   // signal
+#include <signal.h>   // signal, sigaction
 #include <stdlib.h>   // calloc, free
 #include <string.h>   // strcmp, strncmp
 #include <sys/stat.h> // stat
@@ -100,6 +100,23 @@ static bool parse(Options *options, int argc, char **argv, char **paths, int *n_
 }
 
 // ---- the pipeline
+
+// Ctrl-C takes effect between two blocks, so that it leaves no part of a shard.
+static volatile sig_atomic_t interrupted;
+static void interrupt(int signal)
+{
+    (void)signal;
+    interrupted = 1;
+}
+
+// Without SA_RESTART, so that a read returns; a signal that was ignored from the start stays so.
+static void listen_to(int signal)
+{
+    const struct sigaction action = {.sa_handler = interrupt};
+    struct sigaction before;
+    if (sigaction(signal, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(signal, &action, NULL);
+}
 
 typedef struct {
     DocumentsBlock block;
@@ -197,6 +214,7 @@ static bool pump(Pipeline *pipeline, Documents *documents, ShardWriter *writer, 
         while (!slot->done) pthread_cond_wait(&pipeline->changed, &pipeline->lock);
         pthread_mutex_unlock(&pipeline->lock);
         if (!slot->ok) return fail(err, "%s", slot->err.text);
+        if (interrupted) return fail(err, "interrupted: the shards that are there are whole");
         if (!shard_writer_add(writer, slot->tokens.ids, (int64_t)slot->tokens.count, err))
             return false;
         progress->bytes += (int64_t)slot->block.size;
@@ -286,7 +304,8 @@ static bool tokenize(const Options *options, char **paths, int n_paths, Error *e
                                     .n_paths = n_paths,
                                     .separator = options->separator,
                                     .field = options->jsonl,
-                                    .block_bytes = kBlockBytes}};
+                                    .block_bytes = kBlockBytes,
+                                    .stop = &interrupted}};
     Progress progress = {.started = now(), .total = total_bytes(paths, n_paths)};
     progress.terminal = isatty(STDERR_FILENO);
     ShardWriter writer;
@@ -306,6 +325,8 @@ int main(int argc, char **argv)
     Error err = {.text = ""};
     int n_paths = 0;
     signal(SIGXFSZ, SIG_IGN); // a limit on file sizes is an error like a full disk
+    listen_to(SIGINT);
+    listen_to(SIGTERM);
     char **paths = calloc((size_t)argc + 1, sizeof *paths);
     int status = 1;
     if (!paths)

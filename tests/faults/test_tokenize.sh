@@ -103,6 +103,23 @@ check "and in order" [ "$(cksum <back.txt)" = "$want" ]
 check "a document longer than a shard" bytes big.txt -o t5/big --shard-tokens 1000000 --val-fraction 0
 check "is cut" grep -q "a document was cut" out
 
+# Interrupted while it waits for more: a line, and nothing half-written.
+interrupted() {
+    mkfifo pipe
+    { cat big.txt && sleep 2; } >pipe &
+    "$program" pipe --vocab bytes -o int/big --val-fraction 0 --shard-tokens 100000 >out 2>log &
+    local pid=$!
+    for _ in $(seq 100); do
+        [ -e int/big_train_000002.bin ] && break
+        sleep 0.05
+    done
+    kill -TERM $pid
+    ! wait $pid
+}
+check "interrupted" interrupted
+check "one line" one_line
+check "leaves whole shards" absent 'int/*.tmp.*'
+
 # A limit on file sizes stands for a full disk.
 full() { (ulimit -f 8 && exits 1 --vocab bytes big.txt -o full/big --val-fraction 0); }
 check "a full disk" full
