@@ -354,8 +354,9 @@ static void training_table(Page *p)
     fprintf(
         p->out,
         ". The smallest difference of two methods that so many runs find at p < .05 four times in "
-        "five is %.4f; p is not corrected for comparing several methods. aol3 and aol4 are what "
-        "`build/search` found for AOL (docs/recipe.md).\n\n",
+        "five is %.4f; p is not corrected for comparing several methods. ms a step is wall "
+        "time, and so of whatever else ran. aol3 and aol4 are what `build/search` found for AOL "
+        "(docs/recipe.md).\n\n",
         detectable(sqrt(spread / kinds), runs));
 }
 
