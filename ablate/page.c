@@ -280,7 +280,7 @@ static bool time_figures(Page *p, const char *input, Error *err)
                 "GPU's kernels.";
     if (!show(p, &f, "time", err)) return false;
 
-    double us[MAX_ROWS], error[MAX_ROWS];
+    double us[MAX_ROWS] = {0}, error[MAX_ROWS] = {0};
     int n = 0;
     Figure pareto = {.x_name = "microseconds on the CPU",
                      .y_name = "polar error, bf16 (f16 in gram form)",
@@ -325,7 +325,7 @@ static void training_table(Page *p)
     const Csv *c = &p->training;
     double reference[MAX_ROWS], loss[MAX_ROWS], ms[MAX_ROWS], best[MAX_ROWS], spread = 0;
     const int n_reference = losses(c, "polar5", reference, ms);
-    int kinds = 0, runs = 0, first[MAX_ROWS], least = 0;
+    int kinds = 0, runs = 0, first[MAX_ROWS] = {0}, least = 0;
     fprintf(
         p->out,
         "| method | runs | validation loss, mean ± sd | against polar5 | p (Welch) | ms a step |\n"

@@ -92,7 +92,7 @@ TEST(distributions)
         const int count = rows ? M : N;
         double sum = 0, square = 0;
         for (int k = 0; k < count; k++) {
-            double norm = 0;
+            double norm = 1e-300;
             for (int i = 0; i < (rows ? N : M); i++)
                 norm += pow(g[rows ? k * N + i : i * N + k], 2);
             const double x = 0.5 * log(norm / (rows ? N : M));
