@@ -432,18 +432,19 @@ static bool open_log(Run *run, Error *err)
 static bool run_all(Run *run, Error *err)
 {
     double loss = NAN;
-    if (!ranks_connect(run, err) || !choose_device(run, err) || !choose_recipe(run, err) ||
-        !choose_patiently(run, err) || !ranks_open(run, err))
-        return false;
     const Options *o = &run->options;
+    if (!ranks_connect(run, err) || !choose_device(run, err) || !choose_recipe(run, err) ||
+        !choose_patiently(run, err))
+        return false;
     run->end =
         o->steps > 0 && o->steps < run->recipe.total_steps ? o->steps : run->recipe.total_steps;
+    if (!ranks_agree_options(run, err) || !ranks_open(run, err)) return false;
     choose_data(run);
     if (!open_model(run, err)) return false;
     if (run->state.step >= run->end)
         return fail(err, "the checkpoint has all %d steps already: give more with %s", run->end,
                     run->end < run->recipe.total_steps ? "--steps" : "--extension-steps");
-    if (!open_hellaswag(run, err) || !open_data(run, err) || !ranks_agree(run, version, err))
+    if (!open_hellaswag(run, err) || !open_data(run, err) || !ranks_agree_data(run, err))
         return false;
     if (run->env.rank == 0 && !open_log(run, err)) return false;
     const int first = run->state.step;
@@ -523,6 +524,7 @@ int main(int argc, char **argv)
     Error err = {""}, late = {""};
     int answered = 0;
     threads_spin_briefly(argv);
+    run.version = version;
     run.program = argc > 0 ? argv[0] : "./train_gpt";
     if (!options_parse(&run.options, argc, argv, &err) ||
         (answered = answer_question(&run, &err)) < 0) {

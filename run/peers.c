@@ -27,12 +27,17 @@ typedef struct {
 } Frame;
 static const uint32_t magic = 0x74756d75;
 
+typedef struct Message {
+    struct Message *next;
+    size_t bytes;
+    char data[]; // (bytes), and a '\0'
+} Message;
+
 typedef struct {
     int fd, step;
     bool gone; // after its BYE
     int64_t heard;
-    char *data; // received and not yet taken, or NULL
-    size_t bytes;
+    Message *first; // received and not yet taken, in order
 } Peer;
 
 struct Peers {
@@ -141,20 +146,22 @@ static void receive(Peers *p, Peer *peer)
         }
         broken(p, peer);
     }
-    char *data = calloc(1, frame.bytes + 1);
-    if (!data || !receive_all(peer->fd, data, frame.bytes)) broken(p, peer);
+    Message *message = calloc(1, sizeof *message + frame.bytes + 1);
+    if (!message || !receive_all(peer->fd, message->data, frame.bytes)) broken(p, peer);
+    message->bytes = frame.bytes;
     peer->heard = now_ms();
     peer->step = frame.step;
     switch (frame.kind) {
     case DATA:
         pthread_mutex_lock(&p->lock);
-        free(peer->data);
-        peer->data = data, peer->bytes = frame.bytes;
+        Message **last = &peer->first;
+        while (*last) last = &(*last)->next;
+        *last = message;
         pthread_cond_broadcast(&p->arrived);
         pthread_mutex_unlock(&p->lock);
         return;
     case FAIL:
-        snprintf(text, sizeof text, "rank %d: %.500s", frame.rank, data);
+        snprintf(text, sizeof text, "rank %d: %.500s", frame.rank, message->data);
         stop(p, text);
         break;
     case STOP:
@@ -166,7 +173,7 @@ static void receive(Peers *p, Peer *peer)
     default:
         break;
     }
-    free(data);
+    free(message);
 }
 
 static void *watch(void *argument)
@@ -333,7 +340,7 @@ void peers_close(Peers *p)
     }
     for (int i = 0; p->peer && i < p->n; i++) {
         if (p->peer[i].fd >= 0) close(p->peer[i].fd);
-        free(p->peer[i].data);
+        for (Message *next, *m = p->peer[i].first; m; m = next) next = m->next, free(m);
     }
     free(p->peer);
     free(p);
@@ -342,15 +349,14 @@ void peers_close(Peers *p)
 // ---- messages ----------------------------------------------------------------------------------
 
 // The next message of a peer, to be freed.
-static char *take_data(Peers *p, Peer *peer, size_t *bytes)
+static Message *take(Peers *p, Peer *peer)
 {
     pthread_mutex_lock(&p->lock);
-    while (!peer->data) pthread_cond_wait(&p->arrived, &p->lock);
-    char *data = peer->data;
-    *bytes = peer->bytes;
-    peer->data = NULL;
+    while (!peer->first) pthread_cond_wait(&p->arrived, &p->lock);
+    Message *message = peer->first;
+    peer->first = message->next;
     pthread_mutex_unlock(&p->lock);
-    return data;
+    return message;
 }
 
 bool peers_broadcast(Peers *p, void *data, size_t bytes, Error *err)
@@ -361,11 +367,10 @@ bool peers_broadcast(Peers *p, void *data, size_t bytes, Error *err)
             if (!send_frame(p, p->peer[i].fd, DATA, data, bytes)) broken(p, &p->peer[i]);
         return true;
     }
-    size_t got;
-    char *received = take_data(p, &p->peer[0], &got);
-    const bool ok = got == bytes;
-    if (ok) memcpy(data, received, bytes);
-    free(received);
+    Message *message = take(p, &p->peer[0]);
+    const bool ok = message->bytes == bytes;
+    if (ok) memcpy(data, message->data, bytes);
+    free(message);
     return ok || fail(err, "rank 0 runs another version of this program");
 }
 
@@ -386,13 +391,12 @@ bool peers_agree(Peers *p, const char *text, Error *err)
 {
     Error verdict = {""};
     char here[160], there[160];
-    size_t bytes;
     if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, text, strlen(text)))
         broken(p, &p->peer[0]);
     for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
-        char *other = take_data(p, &p->peer[i], &bytes);
-        if (!verdict.text[0] && strcmp(other, text)) {
-            first_difference(text, other, here, there, sizeof here);
+        Message *other = take(p, &p->peer[i]);
+        if (!verdict.text[0] && strcmp(other->data, text)) {
+            first_difference(text, other->data, here, there, sizeof here);
             fail(&verdict,
                  "the ranks were started differently: rank 0 has \"%s\" and rank %d \"%s\"; give "
                  "all of them the same options and data",
@@ -407,12 +411,11 @@ bool peers_agree(Peers *p, const char *text, Error *err)
 bool peers_share_failure(Peers *p, Error *err)
 {
     Error first = *err, ignored;
-    size_t bytes;
     if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, err->text, strlen(err->text)))
         broken(p, &p->peer[0]);
     for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
-        char *other = take_data(p, &p->peer[i], &bytes); // ended by '\0'
-        if (!first.text[0] && *other) snprintf(first.text, sizeof first.text, "%.500s", other);
+        Message *other = take(p, &p->peer[i]);
+        if (!first.text[0]) snprintf(first.text, sizeof first.text, "%.500s", other->data);
         free(other);
     }
     if (!peers_broadcast(p, &first, sizeof first, &ignored)) first = ignored;
@@ -426,13 +429,17 @@ void peers_step(Peers *p, int step)
     if (p->env.board) atomic_store(&p->env.board->step[p->env.local_rank], step);
 }
 
-bool peers_fail(Peers *p, const char *text)
+bool peers_claim(Peers *p)
 {
     if (!p) return true;
-    if (!p->thread) return p->env.board ? claim(p) : true; // alone, as long as it is not connected
-    const bool first = p->env.rank == 0, mine = (first || p->env.board) && claim(p);
-    for (int i = 0; i < p->n; i++)
+    if (!p->thread && !p->env.board) return true; // alone, as long as it is not connected
+    return (!p->thread || p->env.rank == 0 || p->env.board) && claim(p);
+}
+
+void peers_fail(Peers *p, const char *text)
+{
+    const bool first = p && p->env.rank == 0;
+    for (int i = 0; p && p->thread && i < p->n; i++)
         if (p->peer[i].fd >= 0)
             send_frame(p, p->peer[i].fd, first ? STOP : FAIL, text, first ? 0 : strlen(text));
-    return mine;
 }

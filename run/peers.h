@@ -29,8 +29,10 @@ bool peers_share_failure(Peers *peers, Error *err);
 
 // This rank has done so many steps.
 void peers_step(Peers *peers, int step);
-// This rank fails: the others will stop. True when it is for the caller to print the message.
-// NULL is a run alone.
-bool peers_fail(Peers *peers, const char *text);
+// Whether it is for this rank to print why the run ends: then nobody else does. Print before
+// peers_fail, which makes the others stop, and them this one. NULL is a run alone.
+bool peers_claim(Peers *peers);
+// This rank fails: the others will stop.
+void peers_fail(Peers *peers, const char *text);
 
 #endif

@@ -151,13 +151,13 @@ bool ranks_open(Run *run, Error *err)
 {
     const int world = run->env.world;
     if (world == 1) return true;
-    run->usage = run->shared_failure = true;
+    run->shared_failure = true;
     if (run->recipe.micro_batches % world)
         return fail(err,
                     "%d ranks cannot share the %d micro-batches of a step (--micro-batches): the "
                     "number of ranks must divide them",
                     world, run->recipe.micro_batches);
-    run->usage = run->shared_failure = false;
+    run->shared_failure = false;
     run->comm = run->ops == &ops_cpu ? open_shared_memory(run, err) : open_nccl(run, err);
     return run->comm != NULL;
 }
@@ -178,52 +178,69 @@ static void print_weights(FILE *out, const Options *o)
     safetensors_close(&file);
 }
 
-bool ranks_agree(Run *run, const char *version, Error *err)
+typedef void Print(FILE *out, const Run *run);
+
+static bool agree(Run *run, Print *print, Error *err)
 {
-    char *text = NULL, value[512];
-    const char *field;
+    char *text = NULL;
     size_t size = 0;
     if (run->env.world == 1) return true;
     FILE *out = open_memstream(&text, &size);
     if (!out) return fail(err, "out of memory to compare the ranks' options");
-    const StreamCursor cursor = loader_cursor(run->loader);
-    fprintf(out, "%s\ndevice %s\nrecipe %s\n", version, run->ops->name, run->recipe.name);
-    for (int i = 0; (field = recipe_field(&run->recipe, i, value, sizeof value)); i++)
-        fprintf(out, "%s %s\n", field, value);
-    fprintf(out, "steps %d\nseed %lld\nstorage %s\nepochs %d\nresumed step %d\n", run->end,
-            (long long)run->state.seed, run->real_storage ? "real" : "recipe", run->options.epochs,
-            run->state.step);
-    fprintf(out, "checkpoint_every %d\nresumed %s\n", run->options.checkpoint_every,
-            run->resuming ? metadata_find(&run->resume.header.metadata, "checksum") : "no");
-    for (int i = 0; i < run->recipe.method.iterations; i++) // of a file, they may differ
-        fprintf(out, "coefficients %.17g %.17g %.17g\n", run->recipe.method.coeff[i].a,
-                run->recipe.method.coeff[i].b, run->recipe.method.coeff[i].c);
-    const char *comm = getenv("TURBOMUON_COMM");
-    fprintf(out, "kernels %s\ndeterministic %d\nTURBOMUON_COMM %s\n", run->options.kernels,
-            run->options.deterministic, comm ? comm : "");
-    print_weights(out, &run->options);
-    const size_t val_bytes = sizeof(uint16_t) * ((size_t)run->val.tokens + 1);
-    fprintf(out, "training data %016llx at %lld\nvalidation tokens %lld, %016llx\n",
-            (unsigned long long)cursor.data_hash, (long long)cursor.micro_batches,
-            (long long)run->val.tokens,
-            (unsigned long long)xxh64(run->val.shard.tokens, val_bytes));
+    print(out, run);
     const bool written = !ferror(out);
     const bool ok = !fclose(out) && written && peers_agree(run->peers, text, err);
     free(text);
     return ok;
 }
 
+static void print_options(FILE *out, const Run *run)
+{
+    const Options *o = &run->options;
+    const NsMethod *method = &run->recipe.method;
+    const char *field, *comm = getenv("TURBOMUON_COMM");
+    char value[512];
+    fprintf(out, "%s\ndevice %s\nrecipe %s\n", run->version, run->ops->name, run->recipe.name);
+    for (int i = 0; (field = recipe_field(&run->recipe, i, value, sizeof value)); i++)
+        fprintf(out, "%s %s\n", field, value);
+    for (int i = 0; i < method->iterations; i++) // of a file, they may differ
+        fprintf(out, "coefficients %.17g %.17g %.17g\n", method->coeff[i].a, method->coeff[i].b,
+                method->coeff[i].c);
+    fprintf(out, "steps %d\nseed %lld\nstorage %s\nepochs %d\ncheckpoint_every %d\n", run->end,
+            (long long)o->seed, run->real_storage ? "real" : "recipe", o->epochs,
+            o->checkpoint_every);
+    fprintf(out, "kernels %s\ndeterministic %d\ndump_momentum %s\nTURBOMUON_COMM %s\n", o->kernels,
+            o->deterministic, o->dump_momentum, comm ? comm : "");
+    fprintf(out, "resumed %s\n",
+            run->resuming ? metadata_find(&run->resume.header.metadata, "checksum") : "no");
+    print_weights(out, o);
+}
+
+static void print_data(FILE *out, const Run *run)
+{
+    const StreamCursor cursor = loader_cursor(run->loader);
+    const size_t bytes = sizeof(uint16_t) * ((size_t)run->val.tokens + 1);
+    fprintf(out, "training data %016llx at %lld\nvalidation tokens %lld, %016llx\n",
+            (unsigned long long)cursor.data_hash, (long long)cursor.micro_batches,
+            (long long)run->val.tokens, (unsigned long long)xxh64(run->val.shard.tokens, bytes));
+}
+
+bool ranks_agree_options(Run *run, Error *err) { return agree(run, print_options, err); }
+bool ranks_agree_data(Run *run, Error *err) { return agree(run, print_data, err); }
+
 // ---- the end -----------------------------------------------------------------------------------
 
 void ranks_fail(Run *run, const char *text)
 {
-    if (peers_fail(run->peers, text)) {
-        const bool first = run->env.rank == 0;
-        if (first || run->shared_failure)
+    // Rank 0 says for all what all of them fail of, and stops this one meanwhile.
+    if (run->shared_failure && run->env.rank != 0) sleep(2);
+    if (peers_claim(run->peers)) {
+        if (run->env.rank == 0)
             fprintf(stderr, "error: %s\n", text);
         else
             fprintf(stderr, "error: rank %d: %s\n", run->env.rank, text);
     }
+    peers_fail(run->peers, text);
     _exit(run->usage ? EXIT_USAGE : 1); // nothing waits for collectives that will not come
 }
 

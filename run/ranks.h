@@ -12,8 +12,11 @@ bool ranks_start(Run *run, Error *err);
 bool ranks_connect(Run *run, Error *err);
 // Opens run->comm for the device that was chosen; the recipe's micro-batches must suit the ranks.
 bool ranks_open(Run *run, Error *err);
-// Refuses unless all ranks have the same recipe, options, checkpoint and data.
-bool ranks_agree(Run *run, const char *version, Error *err);
+// Refuses unless all ranks have the same program, device, recipe, options and weights to start
+// from: before ranks_open, since collectives of unlike sizes would never end.
+bool ranks_agree_options(Run *run, Error *err);
+// The same for training and validation data.
+bool ranks_agree_data(Run *run, Error *err);
 // Prints the failure if that falls to this rank, and ends the process. Never returns.
 _Noreturn void ranks_fail(Run *run, const char *text);
 void ranks_close(Run *run);

@@ -23,8 +23,8 @@ typedef struct {
     bool chose_device;        // it was given, not left to the program
     bool shared_failure;      // every rank ends with the same message
     const Ops *ops;
-    char device[640];    // the GPU, or why there is none
-    const char *program; // as it was called
+    char device[640];              // the GPU, or why there is none
+    const char *version, *program; // of the source; as it was called
     char folder[512], checkpoints[576];
     char saved[FILE_PATH_MAX]; // the last checkpoint, "" before there is one
     int saved_step;

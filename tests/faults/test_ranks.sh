@@ -176,7 +176,7 @@ unset MASTER_PORT WORLD_SIZE
 check "--init-from and --resume" exits 2 --init-from runs/alone --resume
 check "is refused" says "give one of them"
 
-check "ranks that do not divide the step" exits 2 --ranks 3 --run odd $common
+check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
 check "are told" one_message '^error: 3 ranks .*must divide'
 check "--gpus on the CPU" exits 2 --gpus 2 --device cpu
 check "--node of no node" exits 2 --ranks 2 --nodes 2 --node 2
