@@ -106,7 +106,8 @@ check "is cut" grep -q "a document was cut" out
 # Interrupted while it waits for more: a line, and nothing half-written.
 interrupted() {
     mkfifo pipe
-    { cat big.txt && sleep 2; } >pipe &
+    { cat big.txt && exec sleep 60; } >pipe &
+    local writer=$!
     "$program" pipe --vocab bytes -o int/big --val-fraction 0 --shard-tokens 100000 >out 2>log &
     local pid=$!
     for _ in $(seq 100); do
@@ -114,7 +115,10 @@ interrupted() {
         sleep 0.05
     done
     kill -TERM $pid
-    ! wait $pid
+    wait $pid
+    local status=$?
+    kill $writer
+    [ $status -ne 0 ]
 }
 check "interrupted" interrupted
 check "one line" one_line
