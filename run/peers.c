@@ -106,7 +106,7 @@ static bool claim(Peers *p)
 }
 
 // Ends this rank, and on rank 0 all the others.
-static void stop(Peers *p, const char *text)
+__attribute__((noreturn)) static void stop(Peers *p, const char *text)
 {
     if (text && claim(p)) fprintf(stderr, "error: %s\n", text);
     for (int i = 0; p->env.rank == 0 && i < p->n; i++)
@@ -114,7 +114,7 @@ static void stop(Peers *p, const char *text)
     _exit(1);
 }
 
-static void lost(Peers *p, const Peer *peer, const char *how)
+__attribute__((noreturn)) static void lost(Peers *p, const Peer *peer, const char *how)
 {
     char text[256];
     const int rank = p->env.rank ? 0 : (int)(peer - p->peer);
@@ -124,7 +124,7 @@ static void lost(Peers *p, const Peer *peer, const char *how)
 }
 
 // The connection is broken: whoever knows better, its own message or the launcher, speaks first.
-static void broken(Peers *p, const Peer *peer)
+__attribute__((noreturn)) static void broken(Peers *p, const Peer *peer)
 {
     usleep(100000);
     lost(p, peer, "is gone");
@@ -147,7 +147,8 @@ static void receive(Peers *p, Peer *peer)
         broken(p, peer);
     }
     Message *message = calloc(1, sizeof *message + frame.bytes + 1);
-    if (!message || !receive_all(peer->fd, message->data, frame.bytes)) broken(p, peer);
+    if (!message) stop(p, "out of memory for the ranks' messages");
+    if (!receive_all(peer->fd, message->data, frame.bytes)) broken(p, peer);
     message->bytes = frame.bytes;
     peer->heard = now_ms();
     peer->step = frame.step;
