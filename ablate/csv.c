@@ -84,10 +84,9 @@ bool csv_read(Csv *csv, const char *path, Error *err)
     return ok;
 }
 
-bool csv_open(Csv *csv, const char *path, const char *head, int keys, Error *err)
+bool csv_open(Csv *csv, const char *path, const char *head, Error *err)
 {
     if (!csv_read(csv, path, err)) return false;
-    csv->keys = keys;
     if (csv->columns && strcmp(csv->head, head))
         return fail(err, "%s has the columns %.200s, not %.200s: remove it", path, csv->head, head);
     csv->file = fopen(path, "a+");

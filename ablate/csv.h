@@ -12,15 +12,15 @@ enum { CSV_COLUMNS = 16, CSV_CELL = 64 };
 
 typedef struct {
     char (*cell)[CSV_COLUMNS][CSV_CELL]; // (rows, columns): text; without the head
-    int rows, columns, keys;             // a row is known by its first `keys` cells
+    int rows, columns;
     char head[512], path[1100];
     FILE *file; // for appending, NULL when only read
 } Csv;
 
-// Opens or creates the table of that head ("input,m,n,error"), whose first `keys` columns tell rows
-// apart. Half a row at the end, which a kill leaves, is cut off. Fails when the file has another
-// head, a row of another length, or cannot be written.
-bool csv_open(Csv *csv, const char *path, const char *head, int keys, Error *err);
+// Opens or creates the table of that head ("input,m,n,error"). Half a row at the end, which a kill
+// leaves, is cut off. Fails when the file has another head, a row of another length, or cannot be
+// written.
+bool csv_open(Csv *csv, const char *path, const char *head, Error *err);
 // The same for reading alone, with whatever head; a missing file has no rows.
 bool csv_read(Csv *csv, const char *path, Error *err);
 // The row that begins with the key's cells, "gaussian,64,64"; -1 when there is none.

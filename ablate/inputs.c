@@ -66,6 +66,19 @@ bool inputs_fill(double *g, int m, int n, const char *name, uint64_t seed)
     return true;
 }
 
+bool inputs_matrix(double *g, const void *tensor, DType dtype, int64_t b, int64_t rows,
+                   int64_t cols)
+{
+    bool finite = true;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < cols; j++) {
+            const double x = dtype_get(tensor, dtype, (size_t)((b * rows + i) * cols + j));
+            g[rows <= cols ? i * cols + j : j * rows + i] = x;
+            finite = finite && isfinite(x);
+        }
+    return finite;
+}
+
 void inputs_normalize(double *g, int m, int n, NsNorm norm, double delta)
 {
     double *sums = calloc((size_t)m, sizeof(double)), square = 0, gram_square = 0;

@@ -14,6 +14,11 @@ const char *inputs_name(int i);
 // g (m,n) of that distribution, the same for the same seed. False for an unknown name.
 bool inputs_fill(double *g, int m, int n, const char *name, uint64_t seed);
 
+// Matrix b of a tensor (..,rows,cols) to g, its longer side along the rows. False when a number is
+// not finite.
+bool inputs_matrix(double *g, const void *tensor, DType dtype, int64_t b, int64_t rows,
+                   int64_t cols);
+
 // g (m,n) as the method's normaliser leaves it in exact arithmetic, without eps.
 void inputs_normalize(double *g, int m, int n, NsNorm norm, double delta);
 

@@ -147,10 +147,8 @@ static bool add_file(Set *train, Set *test, const char *path, Error *err)
         for (int64_t b = 0; ok && b < batch; b++) {
             double *g =
                 add(found++ % 2 ? test : train, "file", (int)(r < c ? r : c), (int)(r < c ? c : r));
-            for (int64_t i = 0; i < r; i++)
-                for (int64_t j = 0; j < c; j++)
-                    g[r <= c ? i * c + j : j * r + i] =
-                        dtype_get(data, dtype, (size_t)((b * r + i) * c + j));
+            ok = inputs_matrix(g, data, dtype, b, r, c) ||
+                 fail(err, "%s: %s holds numbers that are not finite", path, t->name);
         }
         free(data);
     }

@@ -242,11 +242,9 @@ static bool momentum_sample(Tables *t, const void *data, const SafetensorsTensor
                 malloc(sizeof(double) * (size_t)(r * c)),
                 NULL,
                 NULL};
-    for (int64_t i = 0; i < r; i++)
-        for (int64_t j = 0; j < c; j++)
-            s.g[r <= c ? i * c + j : j * r + i] =
-                dtype_get(data, (DType)in->dtype, (size_t)((b * r + i) * c + j));
-    const bool ok = study(t, &s, err);
+    const bool ok = (inputs_matrix(s.g, data, (DType)in->dtype, b, r, c) ||
+                     fail(err, "%s holds numbers that are not finite", in->name)) &&
+                    study(t, &s, err);
     free(s.g);
     return ok;
 }
@@ -277,20 +275,19 @@ static bool momentum_samples(const Studies *o, Tables *t, Error *err)
     return ok && (any || fail(err, "%s holds no bank of matrices", o->momentum));
 }
 
-static bool open_table(Csv *csv, const Studies *o, const char *name, const char *head, int keys,
-                       Error *err)
+static bool open_table(Csv *csv, const Studies *o, const char *name, const char *head, Error *err)
 {
     char path[1100];
     snprintf(path, sizeof path, "%s/%s", o->folder, name);
-    return csv_open(csv, path, head, keys, err);
+    return csv_open(csv, path, head, err);
 }
 
 bool studies_error(const Studies *o, Error *err)
 {
     Tables t = {{0}, {0}, {0}};
-    const bool ok = open_table(&t.error, o, "error.csv", ERROR_HEAD, 8, err) &&
-                    open_table(&t.bias, o, "bias.csv", BIAS_HEAD, 4, err) &&
-                    open_table(&t.spectrum, o, "spectrum.csv", SPECTRUM_HEAD, 6, err) &&
+    const bool ok = open_table(&t.error, o, "error.csv", ERROR_HEAD, err) &&
+                    open_table(&t.bias, o, "bias.csv", BIAS_HEAD, err) &&
+                    open_table(&t.spectrum, o, "spectrum.csv", SPECTRUM_HEAD, err) &&
                     random_samples(o, &t, err) && (!o->momentum || momentum_samples(o, &t, err));
     csv_close(&t.error), csv_close(&t.bias), csv_close(&t.spectrum);
     return ok;
@@ -335,7 +332,7 @@ static double time_method(const NsMethod *method, int m, int n)
 bool studies_time(const Studies *o, Error *err)
 {
     Csv csv = {0};
-    bool ok = open_table(&csv, o, "time.csv", TIME_HEAD, 3, err);
+    bool ok = open_table(&csv, o, "time.csv", TIME_HEAD, err);
     for (int i = 0; ok && i < N_METHODS; i++)
         for (int z = 0; ok && z < o->n_sizes; z++) {
             NsMethod method;

@@ -32,18 +32,18 @@ TEST(table_grows)
 {
     Csv csv;
     Error err;
-    CHECK(csv_open(&csv, path, "input,m,error", 2, &err), "%s", err.text);
+    CHECK(csv_open(&csv, path, "input,m,error", &err), "%s", err.text);
     CHECK(csv.rows == 0 && csv_find(&csv, "gaussian,64") < 0);
     CHECK(csv_add(&csv, "gaussian,64,0.25", &err) && csv_add(&csv, "rows,64,nan", &err));
     csv_close(&csv);
-    CHECK(csv_open(&csv, path, "input,m,error", 2, &err), "%s", err.text);
+    CHECK(csv_open(&csv, path, "input,m,error", &err), "%s", err.text);
     CHECK(csv.rows == 2 && csv_find(&csv, "rows,64") == 1 && csv_find(&csv, "rows,6") < 0);
     CHECK(csv_number(&csv, 0, "error") == 0.25 && isnan(csv_number(&csv, 1, "error")));
     CHECK(isnan(csv_number(&csv, 0, "input")) && isnan(csv_number(&csv, 0, "none")));
     CHECK(!strcmp(csv_text(&csv, 1, "input"), "rows") && !*csv_text(&csv, 2, "input"));
     CHECK(!csv_add(&csv, "too,few", &err) && strstr(err.text, "columns"));
     csv_close(&csv);
-    CHECK(!csv_open(&csv, path, "input,n,error", 2, &err) && strstr(err.text, "remove it"), "%s",
+    CHECK(!csv_open(&csv, path, "input,n,error", &err) && strstr(err.text, "remove it"), "%s",
           err.text);
     csv_close(&csv);
 }
@@ -54,7 +54,7 @@ TEST(half_a_row_is_cut)
     Csv csv;
     Error err;
     write_text("a,b\n1,2\n3,");
-    CHECK(csv_open(&csv, path, "a,b", 1, &err), "%s", err.text);
+    CHECK(csv_open(&csv, path, "a,b", &err), "%s", err.text);
     CHECK(csv.rows == 1 && csv_add(&csv, "3,4", &err));
     csv_close(&csv);
     CHECK(!strcmp(slurp(path), "a,b\n1,2\n3,4\n"), "%s", slurp(path));
@@ -62,7 +62,7 @@ TEST(half_a_row_is_cut)
     CHECK(!csv_read(&csv, path, &err) && strstr(err.text, "row 2"), "%s", err.text);
     csv_close(&csv);
     write_text(""); // the head was never written
-    CHECK(csv_open(&csv, path, "a,b", 1, &err) && csv.rows == 0, "%s", err.text);
+    CHECK(csv_open(&csv, path, "a,b", &err) && csv.rows == 0, "%s", err.text);
     csv_close(&csv);
     CHECK(!strcmp(slurp(path), "a,b\n"), "%s", slurp(path));
     write_text("no line");
@@ -70,9 +70,9 @@ TEST(half_a_row_is_cut)
     csv_close(&csv);
     CHECK(csv_read(&csv, "/tmp/nothing/at/all.csv", &err) && csv.rows == 0);
     csv_close(&csv);
-    CHECK(!csv_open(&csv, "/tmp/nothing/at/all.csv", "a,b", 1, &err));
+    CHECK(!csv_open(&csv, "/tmp/nothing/at/all.csv", "a,b", &err));
     csv_close(&csv);
-    CHECK(!csv_open(&csv, folder, "a,b", 1, &err), "a folder");
+    CHECK(!csv_open(&csv, folder, "a,b", &err), "a folder");
     csv_close(&csv);
     unlink(path);
 }

@@ -111,6 +111,19 @@ TEST(distributions)
     free(g), free(again), free(polar);
 }
 
+// Wide as it is, tall on its side; what is not a number shows.
+TEST(matrices_of_tensors)
+{
+    float tensor[2 * 6] = {9, 9, 9, 9, 9, 9, 1, 2, 3, 4, 5, 6};
+    double g[6];
+    CHECK(inputs_matrix(g, tensor, DT_F32, 1, 2, 3) && g[0] == 1 && g[3] == 4 && g[5] == 6);
+    CHECK(inputs_matrix(g, tensor, DT_F32, 1, 3, 2) && g[0] == 1 && g[1] == 3 && g[3] == 2);
+    tensor[11] = NAN;
+    CHECK(!inputs_matrix(g, tensor, DT_F32, 1, 2, 3) && inputs_matrix(g, tensor, DT_F32, 0, 2, 3));
+    tensor[0] = -INFINITY;
+    CHECK(!inputs_matrix(g, tensor, DT_F32, 0, 2, 3));
+}
+
 // What each normaliser promises; and that AOL's effect is that of its definition.
 TEST(normalisers)
 {
@@ -187,6 +200,7 @@ int main(void)
     RUN(minimax_oscillates);
     RUN(chains);
     RUN(distributions);
+    RUN(matrices_of_tensors);
     RUN(normalisers);
     RUN(cross_entropy);
     return TEST_SUMMARY();
