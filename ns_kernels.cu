@@ -11,11 +11,14 @@
 namespace
 {
 
-// The iterate and room for the next; the small matrices: A, B, and with gram the product of steps
-// Q, its successor, and room for half a step of A.
+// Room for two iterates; the small matrices: A, B, and with gram the product of steps Q, its
+// successor, and room for half a step of A. `now` is the iterate, at first perhaps the caller's
+// matrices; it has `rows` rows, and the others up to M are zeros.
 struct Work : NsBatch {
     char *x, *y, *a, *b, *q, *r, *t;
-    bool unscaled; // X still lacks diag(s), which its next product brings
+    const void *now;
+    int rows;
+    bool unscaled; // the iterate still lacks diag(s), which its next product brings
     int steps_run;
     NsProduct product;
 };
@@ -53,50 +56,55 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
     const size_t iterate = b * w->M * w->N * size, square = b * w->M * w->M * size;
     w->partial =
         reinterpret_cast<double *>(take(b * ns_parts((size_t)w->M * w->N) * sizeof(double)));
-    w->range = reinterpret_cast<double *>(take(2 * b * sizeof(double)));
-    w->s = reinterpret_cast<float *>(take(b * w->M * sizeof(float)));
+    w->range = reinterpret_cast<NsRange *>(take(b * sizeof(NsRange)));
+    w->s = reinterpret_cast<float *>(take((b * w->M + kNsTail) * sizeof(float)));
     w->flags = reinterpret_cast<int *>(take(2 * b * sizeof(int)));
     w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr};
-    const size_t sums = ns_sum_parts(w->product, method->norm, w->M);
-    w->sums = reinterpret_cast<float *>(
-        take(b * sums * (method->norm == NS_NORM_AOL ? w->M : 1) * sizeof(float)));
+    const size_t parts = b * ns_sum_parts(w->product, method->norm, w->M);
+    w->gram.norm = method->norm;
+    if (method->norm == NS_NORM_AOL)
+        w->gram.row_sums = reinterpret_cast<float *>(take(parts * w->M * sizeof(float)));
+    if (method->norm == NS_NORM_SCHATTEN4)
+        w->gram.squares = reinterpret_cast<double *>(take(parts * sizeof(double)));
     w->x = take(iterate);
-    w->y = take(iterate);
     w->a = take(square);
-    w->b = take(square);
+    // A in fp32 comes before anything is in Y and B, and needs no room of its own.
+    const size_t wide = b * w->M * w->M * sizeof(float), both = aligned(iterate) + aligned(square);
+    w->y = take(both > wide ? both : wide);
+    w->b = w->y + aligned(iterate);
+    w->gram.a = reinterpret_cast<float *>(w->y);
     if (method->gram) w->q = take(square), w->r = take(square), w->t = take(square);
     return used;
-}
-
-void swap(char *&p, char *&q)
-{
-    char *const kept = p;
-    p = q, q = kept;
-}
-
-// A = R(X X^T), and what normalises it.
-void gram_matrix(const Work &w, NsNorm norm)
-{
-    ns_gram(w.product, w.a, w.x, w.M, w.N, norm, w.sums);
 }
 
 // X = R(p X + beta X). The last one writes `last` when that is given.
 void apply(Work &w, const void *p, double beta, void *last, bool flag)
 {
-    ns_apply(w.product, last ? last : w.y, p, w.x, w.M, w.N, (float)beta,
-             w.unscaled ? w.s : nullptr, flag ? w.flags : nullptr);
+    void *const to = last ? last : w.now == w.y ? w.x : w.y;
+    ns_apply(w.product, to, p, w.now, w.rows, w.M, w.N, (float)beta, w.unscaled ? w.s : nullptr,
+             flag ? w.flags : nullptr);
+    w.now = to;
+    w.rows = w.M;
     w.unscaled = false;
-    if (!last) swap(w.x, w.y);
 }
 
-// Places of the small matrices in a chain.
+// Places of the small matrices in a chain, beside kNsX.
 enum { A, B, Q, R, T };
 
 NsChain empty_chain(const Work &w) { return {{w.a, w.b, w.q, w.r, w.t}, nullptr, 0, {}}; }
 
+// A = R(X X^T) of a later iterate.
+void gram_matrix(const Work &w)
+{
+    NsChain chain = empty_chain(w);
+    chain.matrix[kNsX] = const_cast<void *>(w.now);
+    chain.step[chain.count++] = {kNsX, kNsX, A, kNsNone, 0, 1, 0, 0, false};
+    ns_chain(w.product, chain, w.M, w.N);
+}
+
 void run(const Work &w, NsChain *chain)
 {
-    if (chain->count) ns_chain(w.product, *chain, w.M);
+    if (chain->count) ns_chain(w.product, *chain, w.M, w.M);
     chain->count = 0;
 }
 
@@ -108,7 +116,7 @@ void iterate_standard(Work &w, void *out)
     const int last = w.method->iterations - 1;
     for (int k = 0; k <= last; k++) {
         const NsCoeff coeff = w.method->coeff[k];
-        if (k > 0) gram_matrix(w, NS_NORM_NONE);
+        if (k > 0) gram_matrix(w);
         NsChain chain = empty_chain(w);
         chain.factors = w.unscaled ? w.s : nullptr;
         if (coeff.c == 0)
@@ -120,7 +128,7 @@ void iterate_standard(Work &w, void *out)
     }
 }
 
-// With Z = B: Q <- a Q + Q Z and A <- (a I + Z) A (a I + Z), as products of symmetric matrices that
+// With Z = B: Q <- a Q + Z Q and A <- (a I + Z) A (a I + Z), as products of symmetric matrices that
 // commute but for rounding; X is touched only at a restart and at the end. The two sides of A take
 // opposite triangles: with the same one twice, the parts that do not commute add up, and the error
 // doubles. The last Q has diag(s) in its columns where X lacks that.
@@ -136,7 +144,7 @@ void iterate_gram(Work &w, void *out)
         const bool ends = k == last || (w.method->restarts >> (k + 1) & 1); // then Q is applied
         if (w.method->restarts >> k & 1) {
             apply(w, chain.matrix[q], 0, nullptr, false);
-            gram_matrix(w, NS_NORM_NONE);
+            gram_matrix(w);
             fresh = true;
         }
         if (coeff.c == 0) {
@@ -151,7 +159,7 @@ void iterate_gram(Work &w, void *out)
         }
         const int z = chain.count;
         if (!fresh) {
-            add(&chain, {q, B, next, kNsNone, z, 1, a, 0, true});
+            add(&chain, {B, q, next, kNsNone, z, 1, a, 0, false});
             const int kept = q;
             q = next, next = kept;
         }
@@ -162,10 +170,43 @@ void iterate_gram(Work &w, void *out)
             chain.factors = nullptr;
             continue; // A is not needed
         }
-        add(&chain, {A, B, T, kNsNone, z, 1, a, 0, false});
-        add(&chain, {T, B, A, kNsNone, chain.count, 1, a, 0, true});
+        add(&chain, {B, A, T, kNsNone, z, 1, a, 0, true});
+        add(&chain, {B, T, A, kNsNone, chain.count, 1, a, 0, false});
     }
     apply(w, chain.matrix[q], 0, out, true);
+}
+
+// The first product reads the caller's matrices as they are, and so does the apply in bf16, which
+// has the range: then nothing is copied. (Unless the one apply would overwrite what it reads.)
+void start_with_input(Work &w, const void *x, DType type, const void *last)
+{
+    const bool once = w.method->gram ? w.method->restarts == 0 : w.method->iterations == 1;
+    const bool in_place = w.type == DT_BF16 && type == DT_BF16 && !(once && last == x);
+    ns_gram(w.product, w.gram, x, type, w.m, w.M, w.N);
+    ns_range_of_gram(w, x, type, ns_sum_parts(w.product, w.method->norm, w.M));
+    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), in_place);
+    if (!in_place) ns_load(w, w.x, x, type, w.s);
+    w.now = in_place ? x : w.x;
+    w.rows = in_place ? w.m : w.M;
+    w.unscaled = in_place && w.method->norm != NS_NORM_NONE;
+}
+
+// A copy in the storage's type, scaled by a power of two.
+void start_with_copy(Work &w, const void *x, DType type, bool squares_known)
+{
+    const size_t size = (size_t)w.m * w.n;
+    if (!squares_known) ns_square_sums(w, x, type, size);
+    ns_range(w, ns_parts(size));
+    ns_load(w, w.x, x, type, nullptr);
+    ns_gram(w.product, w.gram, w.x, w.type, w.M, w.M, w.N);
+    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), false);
+    w.now = w.x;
+    w.rows = w.M;
+    if (w.method->norm == NS_NORM_NONE) return;
+    // The factors of AOL may exceed what fp16 holds, where a row is almost zero.
+    w.unscaled =
+        ns_apply_takes_factors(w.type) && !(w.method->norm == NS_NORM_AOL && w.type == DT_F16);
+    if (!w.unscaled) ns_load(w, w.x, x, type, w.s);
 }
 
 bool supported(DType t) { return t == DT_F32 || t == DT_BF16 || t == DT_F16; }
@@ -200,25 +241,17 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
         ns_small(w, out, out_type, x, type);
         return 0;
     }
-    const size_t size = (size_t)m * n;
-    if (!squares_known) ns_square_sums(w, x, type, size);
-    ns_range(w, ns_parts(size));
-    ns_load(w, w.x, x, type);
-    gram_matrix(w, method->norm);
-    if (method->norm == NS_NORM_AOL || method->norm == NS_NORM_SCHATTEN4) {
-        ns_normalize(w, w.a, ns_sum_parts(w.product, method->norm, w.M));
-        // The factors of AOL may exceed what fp16 holds, where a row is almost zero.
-        w.unscaled =
-            ns_apply_takes_factors(w.type) && !(method->norm == NS_NORM_AOL && w.type == DT_F16);
-        if (!w.unscaled) ns_scale_rows(w, w.x);
-    }
-
-    const bool direct = !w.tall && w.M == w.m && w.N == w.n && out_type == w.type;
-    (method->gram ? iterate_gram : iterate_standard)(w, direct ? out : nullptr);
-    if (direct)
+    const bool kept = !w.tall && w.M == w.m && w.N == w.n && out_type == w.type;
+    void *const last = kept ? out : nullptr; // where the last product can write the result
+    if (!w.tall && w.N == w.n && w.type != DT_F32 && ns_takes(type, x, n))
+        start_with_input(w, x, type, last);
+    else
+        start_with_copy(w, x, type, squares_known);
+    (method->gram ? iterate_gram : iterate_standard)(w, last);
+    if (last)
         ns_poison(w, out);
     else
-        ns_store(w, out, out_type, w.x);
+        ns_store(w, out, out_type, w.now);
     return 0;
 }
 

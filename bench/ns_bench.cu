@@ -131,6 +131,11 @@ void bench_products(const Shape &s, cudaStream_t stream)
     int steps_run = 0; // chains of one step do not count
     const NsProduct w = {DT_BF16, s.batch, room(kNsLtBytes), nullptr, &steps_run, stream};
     const NsChain polynomial = {{a, c}, nullptr, 1, {{0, 0, 1, kNsNone, 0, 0.5f, -2, 0, false}}};
+    NsChain squares = {{a, c}, nullptr, 1, {{kNsX, kNsX, 1, kNsNone, 0, 1, 0, 0, false}}};
+    squares.matrix[kNsX] = x;
+    NsGram gram = {NS_NORM_AOL, static_cast<float *>(room(4 * square)), nullptr, nullptr};
+    gram.row_sums =
+        static_cast<float *>(room(sizeof(float) * s.batch * s.m * ns_sum_parts(w, gram.norm, s.m)));
     int *flags = static_cast<int *>(room(sizeof(int) * s.batch));
     fill_kernel<<<1024, 256, 0, stream>>>(x, wide, 1);
     fill_kernel<<<1024, 256, 0, stream>>>(a, square, 2);
@@ -139,17 +144,22 @@ void bench_products(const Shape &s, cudaStream_t stream)
         const char *name;
         double flops, us;
     } rows[] = {
-        {"X X^T", m * m * n,
-         time_call(stream, 1, [&](int) { ns_gram(w, c, x, s.m, s.n, NS_NORM_NONE, nullptr); })},
-        {"A^2 + b A", m * m * m, time_call(stream, 1, [&](int) { ns_chain(w, polynomial, s.m); })},
+        {"first X X^T", m * m * n,
+         time_call(stream, 1, [&](int) { ns_gram(w, gram, x, DT_BF16, s.m, s.m, s.n); })},
+        {"X X^T", m * m * n, time_call(stream, 1, [&](int) { ns_chain(w, squares, s.m, s.n); })},
+        {"A^2 + b A", m * m * m,
+         time_call(stream, 1, [&](int) { ns_chain(w, polynomial, s.m, s.m); })},
         {"B X + a X", 2 * m * m * n,
-         time_call(stream, 1, [&](int) { ns_apply(w, y, a, x, s.m, s.n, 4, nullptr, flags); })},
+         time_call(stream, 1,
+                   [&](int) { ns_apply(w, y, a, x, s.m, s.m, s.n, 4, nullptr, flags); })},
     };
     for (const auto &row : rows)
         printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%\n", s.batch, s.m, s.n, row.name, row.us,
                s.batch * row.flops / row.us * 1e-6,
                100 * s.batch * row.flops / kPeak / (row.us * 1e-6));
-    for (void *p : {(void *)x, (void *)a, y, c, w.scratch, (void *)flags}) CUDA_CHECK(cudaFree(p));
+    for (void *p : {(void *)x, (void *)a, y, c, w.scratch, (void *)flags, (void *)gram.a,
+                    (void *)gram.row_sums})
+        CUDA_CHECK(cudaFree(p));
 }
 
 } // namespace

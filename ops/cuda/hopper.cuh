@@ -69,52 +69,14 @@ __device__ __forceinline__ void barrier_wait(uint64_t *bar, uint32_t parity)
                  : "memory");
 }
 
-// The same on the barrier at this address in block `rank` of the cluster.
-__device__ __forceinline__ void barrier_arrive_at(uint64_t *bar, uint32_t rank)
-{
-    asm volatile("{\n"
-                 ".reg .b32 remote;\n"
-                 "mapa.shared::cluster.u32 remote, %0, %1;\n"
-                 "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
-                 "}\n" ::"r"(shared_address(bar)),
-                 "r"(rank)
-                 : "memory");
-}
-
-__device__ __forceinline__ uint32_t cluster_rank()
-{
-    uint32_t rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
-
-// All threads of all blocks of the cluster.
-__device__ __forceinline__ void cluster_barrier()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
 // A barrier of `threads` threads of the block; id 1 to 15.
 __device__ __forceinline__ void named_barrier(int id, int threads)
 {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Counts this thread's arrival without waiting.
-__device__ __forceinline__ void named_barrier_arrive(int id, int threads)
-{
-    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 // ---- bulk tensor copies
 // --------------------------------------------------------------------------
-
-__device__ __forceinline__ void tma_prefetch(const CUtensorMap *map)
-{
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
 
 // The box of `map` at column x, row y, matrix z, into shared memory; completes on `bar`.
 __device__ __forceinline__ void tma_load(void *to, const CUtensorMap *map, uint64_t *bar, int x,
@@ -124,18 +86,6 @@ __device__ __forceinline__ void tma_load(void *to, const CUtensorMap *map, uint6
                  " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
                  "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y), "r"(z)
                  : "memory");
-}
-
-// The same into the blocks of the cluster whose bits are set in `blocks`, at the same place in
-// each, and completing on the barrier at the same place in each.
-__device__ __forceinline__ void tma_load_shared(void *to, const CUtensorMap *map, uint64_t *bar,
-                                                int x, int y, int z, uint16_t blocks)
-{
-    asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-        ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
-        "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y), "r"(z), "h"(blocks)
-        : "memory");
 }
 
 __device__ __forceinline__ void tma_store(const CUtensorMap *map, const void *from, int x, int y,
@@ -152,10 +102,10 @@ __device__ __forceinline__ void tma_store_commit()
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-// Until all stores of this thread have read their shared memory.
-__device__ __forceinline__ void tma_store_wait_read()
+// Until at most kLeft committed groups of this thread's stores have not read their shared memory.
+template <int kLeft> __device__ __forceinline__ void tma_store_wait_read()
 {
-    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kLeft) : "memory");
 }
 
 // Until all stores of this thread are done.
@@ -190,7 +140,7 @@ __device__ __forceinline__ void counter_add(int *counter)
     asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
 }
 
-// ---- 8x8 blocks of 16-bit numbers from fragments to shared memory
+// ---- 8x8 blocks of 16-bit numbers between fragments and shared memory
 // --------------------------------
 
 // Lane l gives the address of row l % 8 of block l / 8.
@@ -207,6 +157,22 @@ __device__ __forceinline__ void store_blocks_transposed(uint32_t address, const 
         "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
         "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
         : "memory");
+}
+
+__device__ __forceinline__ void load_blocks(uint32_t (&r)[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
+}
+
+__device__ __forceinline__ void load_blocks_transposed(uint32_t (&r)[4], uint32_t address)
+{
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(address)
+                 : "memory");
 }
 
 // ---- warpgroup matrix products
@@ -336,6 +302,16 @@ __device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b)
         WGMMA("m64n256k16", "bf16", REGS_128, OUTS_128(d), 128, 129, 130);
     else
         WGMMA("m64n256k16", "f16", REGS_128, OUTS_128(d), 128, 129, 130);
+}
+
+// The first 128 of 256 columns.
+template <typename T, int kTransB>
+__device__ __forceinline__ void wgmma_narrow(float (&d)[128], uint64_t a, uint64_t b)
+{
+    if constexpr (std::is_same<T, bf16>::value)
+        WGMMA("m64n128k16", "bf16", REGS_64, OUTS_64(d), 64, 65, 66);
+    else
+        WGMMA("m64n128k16", "f16", REGS_64, OUTS_64(d), 64, 65, 66);
 }
 
 #undef WGMMA

@@ -24,12 +24,12 @@ EncodeTiled *encoder()
 
 } // namespace
 
-CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols, int box_rows)
+CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols)
 {
     CUtensorMap map;
     const cuuint64_t dims[] = {(cuuint64_t)cols, (cuuint64_t)rows, (cuuint64_t)batch};
     const cuuint64_t strides[] = {2 * (cuuint64_t)cols, 2 * (cuuint64_t)cols * (cuuint64_t)rows};
-    const cuuint32_t box[] = {kChunk, (cuuint32_t)box_rows, 1}, steps[] = {1, 1, 1};
+    const cuuint32_t box[] = {kBlock, kBlock, 1}, steps[] = {1, 1, 1};
     const CUresult status = encoder()(
         &map, type == DT_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         3, const_cast<void *>(data), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,

@@ -7,7 +7,7 @@ namespace
 {
 
 constexpr int kBlock = 256, kTile = 32, kLanes = 8;
-constexpr int kFactors = kBlock / 2; // rows, and columns, that a block scales
+constexpr int kSide = 64; // rows and columns of a tile that a block normalises
 
 __device__ __forceinline__ float poison() { return __int_as_float(0x7fc00000); }
 
@@ -18,14 +18,18 @@ __device__ __forceinline__ double inverse_root(double square)
 }
 
 // Grid (parts, batch). Double holds the square of every float; NaN and infinity show in the sum.
-template <typename T> __global__ void square_sums_kernel(double *partial, const T *x, size_t size)
+template <typename T, typename Count>
+__global__ void square_sums_kernel(double *partial, const T *x, size_t size, Count)
 {
     __shared__ double room[kBlock / kWarp];
     const T *matrix = x + blockIdx.y * size;
     double sum = 0;
-    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < size; i += (size_t)gridDim.x * kBlock) {
-        const double v = load_stored(matrix, i);
-        sum += v * v;
+    for (size_t i = (blockIdx.x * kBlock + threadIdx.x) * (size_t)Count::kCount; i < size;
+         i += (size_t)gridDim.x * kBlock * Count::kCount) {
+        float v[Count::kCount];
+        load_points<Count>(v, matrix, i);
+#pragma unroll
+        for (int e = 0; e < Count::kCount; e++) sum += (double)v[e] * v[e];
     }
     sum = block_sum<kBlock>(sum, room);
     if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = sum;
@@ -38,36 +42,52 @@ __device__ double sum_partials(const double *partial, int parts, double *room)
     return block_sum<kBlock>(sum, room);
 }
 
-// The input's factor and the translated eps from |G|_F^2.
-__device__ void find_range(double *range, double square, NsNorm norm, double delta, double eps,
-                           bool relative)
+// 2^e that brings |G|_F to [8, 16); 1 for zeros.
+__device__ double power_for(double square)
 {
-    double factor = 1;
-    const double unit = relative ? sqrt(square) : 1; // of eps
-    if (!isfinite(square)) {
-        factor = nan("");
-    } else if (norm == NS_NORM_FROBENIUS) {
-        const double size = (1 + delta) * sqrt(square) + eps * unit;
-        factor = size > 0 ? 1 / size : 0;
-    } else if (norm != NS_NORM_NONE && square > 0) {
-        int exponent;
-        frexp(sqrt(square), &exponent);
-        factor = ldexp(1.0, 4 - exponent);
-    }
-    range[0] = factor;
-    range[1] =
-        square == 0 ? INFINITY : eps * (factor * unit) * (factor * unit); // zeros: factors of 0
+    int exponent = 4;
+    if (square > 0) frexp(sqrt(square), &exponent);
+    return ldexp(1.0, 4 - exponent);
 }
 
-__global__ void range_kernel(double *range, int *flags, int *failed, const double *partial,
-                             int parts, NsNorm norm, double delta, double eps, bool relative)
+// From |G|_F^2, with this power of two as the factor.
+__device__ NsRange find_range(double square, double factor, double delta, double eps, bool relative)
+{
+    if (!isfinite(square)) return {nan(""), eps, nan("")};
+    const double unit = relative ? sqrt(square) : 1; // of eps
+    const double size = ((1 + delta) * sqrt(square) + eps * unit) * factor;
+    return {factor, square == 0 ? INFINITY : eps * (factor * unit) * (factor * unit), // 0 for zeros
+            size > 0 ? 1 / size : 0};
+}
+
+struct Range {
+    NsNorm norm;
+    double delta, eps;
+    bool relative;
+};
+
+Range range_of(const NsBatch &w)
+{
+    return {w.method->norm, w.method->delta, w.method->eps, w.method->relative};
+}
+
+__device__ __forceinline__ void leave_range(NsRange *range, const NsRange &found, int *flags,
+                                            int *failed, int matrix, int batch)
+{
+    range[matrix] = found;
+    flags[matrix] = flags[batch + matrix] = 0;
+    if (matrix == 0) *failed = 0;
+}
+
+__global__ void range_kernel(NsRange *range, int *flags, int *failed, const double *partial,
+                             int parts, Range rule)
 {
     __shared__ double room[kBlock / kWarp];
     const double square = sum_partials(partial + (size_t)blockIdx.x * parts, parts, room);
     if (threadIdx.x) return;
-    find_range(range + 2 * blockIdx.x, square, norm, delta, eps, relative);
-    flags[blockIdx.x] = flags[gridDim.x + blockIdx.x] = 0;
-    if (blockIdx.x == 0) *failed = 0;
+    const double factor = rule.norm == NS_NORM_NONE ? 1 : power_for(square);
+    leave_range(range, find_range(square, factor, rule.delta, rule.eps, rule.relative), flags,
+                failed, blockIdx.x, gridDim.x);
 }
 
 // x times a factor of any size, which takes a double only where a float cannot hold it.
@@ -80,11 +100,75 @@ __device__ __forceinline__ bool fits_float(double factor)
     return factor > 0x1p-120 && factor < 0x1p120;
 }
 
+// Row `row` of A = X X^T, X = factor x, by a block, each number by a warp; its sum of magnitudes,
+// and of squares, to all threads.
+template <typename T>
+__device__ void gram_row(float *a, double *magnitudes, double *squares, const T *x, double factor,
+                         int row, int m, int n, int M, double *room)
+{
+    const bool fits = fits_float(factor);
+    double sum = 0, square = 0;
+    for (int col = threadIdx.x / kWarp; col < M; col += kBlock / kWarp) {
+        float dot = 0;
+        if (row < m && col < m)
+            for (int k = threadIdx.x % kWarp; k < n; k += kWarp)
+                dot += scaled(load_stored(x, (size_t)row * n + k), factor, fits) *
+                       scaled(load_stored(x, (size_t)col * n + k), factor, fits);
+        dot = warp_sum(dot);
+        if (threadIdx.x % kWarp) continue;
+        if (col <= row) a[(size_t)row * M + col] = dot;
+        sum += fabsf(dot), square += (double)dot * dot;
+    }
+    *magnitudes = block_sum<kBlock>(sum, room);
+    *squares = block_sum<kBlock>(square, room);
+}
+
+// Grid (blocks of kSide rows, batch). Squares of numbers far from 1 leave fp32's range; then each
+// block finds the factor by itself and computes its rows of A again.
+template <typename T>
+__global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, const NsGram gram,
+                                     int parts, const T *input, int m, int n, int M, Range rule)
+{
+    __shared__ double room[kBlock / kWarp];
+    const int matrix = blockIdx.y;
+    const T *x = input + (size_t)matrix * m * n;
+    float *const a = gram.a + (size_t)matrix * M * M;
+    double trace = 0, factor = 1, squares = 0;
+    for (int i = threadIdx.x; i < M; i += kBlock) trace += a[(size_t)i * (M + 1)];
+    trace = block_sum<kBlock>(trace, room);
+    const bool again = rule.norm != NS_NORM_NONE && !(trace > 0x1p-60 && trace < 0x1p100);
+    if (again) {
+        double sum = 0;
+        for (size_t i = threadIdx.x; i < (size_t)m * n; i += kBlock) {
+            const double v = load_stored(x, i);
+            sum += v * v;
+        }
+        trace = block_sum<kBlock>(sum, room);
+        if (isfinite(trace)) factor = power_for(trace);
+    }
+    if (blockIdx.x == 0 && threadIdx.x == 0)
+        leave_range(range, find_range(trace, factor, rule.delta, rule.eps, rule.relative), flags,
+                    failed, matrix, gridDim.y);
+    if (!again || trace == 0 || !isfinite(trace)) return; // zeros are right as they are
+    for (int row = blockIdx.x * kSide; row < min(M, (int)(blockIdx.x + 1) * kSide); row++) {
+        double magnitudes, square;
+        gram_row(a, &magnitudes, &square, x, factor, row, m, n, M, room);
+        squares += square;
+        if (gram.row_sums)
+            for (int p = threadIdx.x; p < parts; p += kBlock)
+                gram.row_sums[((size_t)matrix * parts + p) * M + row] = p ? 0 : (float)magnitudes;
+    }
+    if (gram.squares)
+        for (int p = blockIdx.x + gridDim.x * threadIdx.x; p < parts; p += gridDim.x * kBlock)
+            gram.squares[(size_t)matrix * parts + p] = p == (int)blockIdx.x ? squares : 0;
+}
+
 // Grid (parts, batch): rows of N numbers from rows of n.
 template <typename T, typename S>
-__global__ void load_kernel(T *x, const S *source, const double *range, int m, int n, int M, int N)
+__global__ void load_kernel(T *x, const S *source, const NsRange *range, const float *s, int m,
+                            int n, int M, int N)
 {
-    const double factor = range[2 * blockIdx.y];
+    const double factor = range[blockIdx.y].factor;
     const bool fits = fits_float(factor);
     const S *from = source + (size_t)blockIdx.y * m * n;
     T *to = x + (size_t)blockIdx.y * M * N;
@@ -99,8 +183,9 @@ __global__ void load_kernel(T *x, const S *source, const double *range, int m, i
             else
                 for (int e = 0; e < 8; e++)
                     v[e] = col + e < n ? load_stored(from, (size_t)row * n + col + e) : 0;
+            const float of_row = s ? s[(size_t)blockIdx.y * M + row] : 1;
 #pragma unroll
-            for (int e = 0; e < 8; e++) v[e] = scaled(v[e], factor, fits);
+            for (int e = 0; e < 8; e++) v[e] = scaled(v[e], factor, fits) * of_row;
         }
         store_points<Whole>(to, 8 * i, v);
     }
@@ -108,11 +193,11 @@ __global__ void load_kernel(T *x, const S *source, const double *range, int m, i
 
 // Grid (tiles of N, tiles of M, batch): x (M,N) from source (n,m).
 template <typename T, typename S>
-__global__ void load_tall_kernel(T *x, const S *source, const double *range, int m, int n, int M,
-                                 int N)
+__global__ void load_tall_kernel(T *x, const S *source, const NsRange *range, const float *s, int m,
+                                 int n, int M, int N)
 {
     __shared__ float tile[kTile][kTile + 1];
-    const double factor = range[2 * blockIdx.z];
+    const double factor = range[blockIdx.z].factor;
     const bool fits = fits_float(factor);
     const S *from = source + (size_t)blockIdx.z * m * n;
     const int from_row = blockIdx.x * kTile, from_col = blockIdx.y * kTile, c = threadIdx.x;
@@ -125,73 +210,89 @@ __global__ void load_tall_kernel(T *x, const S *source, const double *range, int
         const int row = from_col + r, col = from_row + c;
         if (row < M && col < N)
             store_rounded(x + (size_t)blockIdx.z * M * N, (size_t)row * N + col,
-                          scaled(tile[c][r], factor, fits));
+                          scaled(tile[c][r], factor, fits) *
+                              (s ? s[(size_t)blockIdx.z * M + row] : 1));
     }
 }
 
-// Rows of x times s; grid (parts, batch).
-template <typename T> __global__ void scale_rows_kernel(T *x, const float *s, int M, int N)
+// What normalises row `at` of A.
+__device__ float row_factor(const NsGram &gram, int parts, int M, int matrix, int at,
+                            const NsRange &range, double delta, double *room)
 {
-    T *matrix = x + (size_t)blockIdx.y * M * N;
-    const size_t count = (size_t)M * N / 8;
-    for (size_t i = blockIdx.x * kBlock + threadIdx.x; i < count; i += (size_t)gridDim.x * kBlock) {
-        const float factor = s[blockIdx.y * M + 8 * i / N];
-        float v[8];
-        load_points<Whole>(v, matrix, 8 * i);
-#pragma unroll
-        for (int e = 0; e < 8; e++) v[e] *= factor;
-        store_points<Whole>(matrix, 8 * i, v);
+    if (gram.norm == NS_NORM_NONE) return 1;
+    if (gram.norm == NS_NORM_FROBENIUS) return (float)range.frobenius;
+    double sum = 0;
+    if (gram.norm == NS_NORM_SCHATTEN4) {
+        for (int p = threadIdx.x; p < parts; p += kBlock)
+            sum += gram.squares[(size_t)matrix * parts + p];
+        sum = sqrt(block_sum<kBlock>(sum, room));
+    } else {
+        float magnitudes = 0;
+        for (int p = 0; p < parts && at < M; p++)
+            magnitudes += gram.row_sums[((size_t)matrix * parts + p) * M + at];
+        sum = magnitudes;
     }
+    return (float)inverse_root((1 + delta) * sum + range.eps);
 }
 
-// s of this block's rows (threads 0 ..) or columns (threads kFactors ..), from the sums of
-// |A_ij| over `parts` parts of each row.
-__device__ float row_factor(const float *sums, int parts, int M, int at, double delta, double eps)
-{
-    float sum = 0;
-    for (int t = 0; t < parts; t++) sum += sums[(size_t)t * M + at];
-    return (float)inverse_root((1 + delta) * (double)sum + eps);
-}
-
-// A_ij s_i s_j, in an order that keeps the symmetry exact, for kFactors rows and columns; the first
-// column of blocks leaves s. Grid (M / kFactors, M / kFactors, batch).
+// A tile (row, col) of the lower triangle, times the factors in an order that keeps the symmetry
+// exact, to both places; those on the diagonal leave s. Grid (tiles of kSide of the triangle,
+// batch).
 template <typename T>
-__global__ void normalize_kernel(T *a, float *s, const float *sums, int parts, const double *range,
-                                 int M, NsNorm norm, double delta)
+__global__ void normalize_kernel(T *a, float *s, const NsGram gram, int parts,
+                                 const NsRange *ranges, int M, double delta, bool of_input)
 {
-    __shared__ float factors[2 * kFactors];
+    constexpr int kFour = 4, kAcross = kSide / kFour;
+    __shared__ float factors[2][kSide];
+    __shared__ T tile[kSide][kSide + 2];
     __shared__ double room[kBlock / kWarp];
-    const double eps = range[2 * blockIdx.z + 1];
-    const int first[2] = {(int)blockIdx.y * kFactors, (int)blockIdx.x * kFactors};
-    const int at = first[threadIdx.x / kFactors] + threadIdx.x % kFactors;
-    float factor = 0;
-    if (norm == NS_NORM_SCHATTEN4) {
-        double sum = 0;
-        for (int t = threadIdx.x; t < parts; t += kBlock)
-            sum += sums[(size_t)blockIdx.z * parts + t];
-        sum = block_sum<kBlock>(sum, room);
-        factor = (float)inverse_root((1 + delta) * sqrt(sum) + eps);
-    } else if (at < M) {
-        factor = row_factor(sums + (size_t)blockIdx.z * parts * M, parts, M, at, delta, eps);
-    }
-    factors[threadIdx.x] = factor;
-    if (blockIdx.x == 0 && threadIdx.x < kFactors && at < M)
-        s[(size_t)blockIdx.z * M + at] = factor;
+    const int matrix = blockIdx.y, t = blockIdx.x;
+    const NsRange range = ranges[matrix];
+    int row = (int)((sqrtf(8.0f * t + 1) - 1) * 0.5f);
+    while (row * (row + 1) / 2 > t) row--;
+    while ((row + 1) * (row + 2) / 2 <= t) row++;
+    const int first_row = row * kSide, first_col = (t - row * (row + 1) / 2) * kSide;
+    const bool diagonal = first_row == first_col;
+
+    const int side = threadIdx.x / kSide, of = threadIdx.x % kSide;
+    const int at = side > 1 ? M : (side ? first_col : first_row) + of;
+    const float factor = row_factor(gram, parts, M, matrix, at, range, delta, room);
+    if (side < 2) factors[side][of] = factor;
+    if (diagonal && side == 0 && at < M)
+        s[(size_t)matrix * M + at] = of_input ? (float)(factor * range.factor) : factor;
     __syncthreads();
-    T *matrix = a + (size_t)blockIdx.z * M * M;
-    for (int i = threadIdx.x; i < kFactors * kFactors / 8; i += kBlock) {
-        const int r = 8 * i / kFactors, c = 8 * i % kFactors;
-        if (first[0] + r >= M || first[1] + c >= M) continue;
-        T *const p = matrix + (size_t)(first[0] + r) * M + first[1] + c;
-        const float row = factors[r];
-        float v[8];
-        load_points<Whole>(v, p, 0);
+
+    const float *const from = gram.a + (size_t)matrix * M * M;
+    for (int i = threadIdx.x; i < kSide * kAcross; i += kBlock) {
+        const int r = i / kAcross, c = i % kAcross * kFour;
+        if (first_row + r >= M || first_col + c >= M) continue;
+        const float4 v =
+            *reinterpret_cast<const float4 *>(from + (size_t)(first_row + r) * M + first_col + c);
+        const float x[kFour] = {v.x, v.y, v.z, v.w}, mine = factors[0][r];
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            const float other = factors[kFactors + c + e];
-            v[e] = v[e] * fmaxf(row, other) * fminf(row, other);
+        for (int e = 0; e < kFour; e++) {
+            const float other = factors[1][c + e];
+            store_rounded(&tile[r][c + e], 0, x[e] * fmaxf(mine, other) * fminf(mine, other));
         }
-        store_points<Whole>(p, 0, v);
+    }
+    __syncthreads();
+
+    struct alignas(kFour * sizeof(T)) Four {
+        T x[kFour];
+    };
+    T *const to = a + (size_t)matrix * M * M;
+    for (int i = threadIdx.x; i < kSide * kAcross; i += kBlock) {
+        const int r = i / kAcross, c = i % kAcross * kFour;
+        Four straight, mirrored;
+#pragma unroll
+        for (int e = 0; e < kFour; e++) {
+            mirrored.x[e] = tile[c + e][r];
+            straight.x[e] = diagonal && r < c + e ? mirrored.x[e] : tile[r][c + e];
+        }
+        if (first_row + r < M && first_col + c < M)
+            *reinterpret_cast<Four *>(to + (size_t)(first_row + r) * M + first_col + c) = straight;
+        if (!diagonal && first_col + r < M && first_row + c < M)
+            *reinterpret_cast<Four *>(to + (size_t)(first_col + r) * M + first_row + c) = mirrored;
     }
 }
 
@@ -253,7 +354,8 @@ struct Small {
     float x[kNsSmall], y[kNsSmall];
     float a[kNsSmallRows * kNsSmallRows], b[kNsSmallRows * kNsSmallRows];
     float q[kNsSmallRows * kNsSmallRows], t[kNsSmallRows * kNsSmallRows], s[kNsSmallRows];
-    double room[kBlock / kWarp], range[2];
+    double room[kBlock / kWarp];
+    NsRange range;
 };
 
 // c = R(alpha p q^T + beta p), p and q (m,k), one triangle computed and mirrored.
@@ -301,7 +403,7 @@ __device__ void small_normalize(Small &w, const SmallMethod &method, int m, int 
         float sum = 0;
         for (int j = 0; j < m; j++) sum += fabsf(w.a[threadIdx.x * m + j]);
         const double size = method.norm == NS_NORM_SCHATTEN4 ? sqrt(square) : sum;
-        w.s[threadIdx.x] = (float)inverse_root((1 + method.delta) * size + w.range[1]);
+        w.s[threadIdx.x] = (float)inverse_root((1 + method.delta) * size + w.range.eps);
     }
     __syncthreads();
     for (int e = threadIdx.x; e < m * n; e += kBlock)
@@ -367,10 +469,13 @@ __global__ void small_kernel(D *out, const S *source, int *failed, SmallMethod m
     __syncthreads();
     const double square = small_squares(w, w.x, size);
     if (threadIdx.x == 0)
-        find_range(w.range, square, method.norm, method.delta, method.eps, method.relative);
+        w.range = find_range(square, method.norm == NS_NORM_NONE ? 1 : power_for(square),
+                             method.delta, method.eps, method.relative);
     __syncthreads();
+    const double factor =
+        w.range.factor * (method.norm == NS_NORM_FROBENIUS ? w.range.frobenius : 1);
     for (int e = threadIdx.x; e < size; e += kBlock)
-        w.x[e] = round_to((float)(w.x[e] * w.range[0]), method.type);
+        w.x[e] = round_to((float)(w.x[e] * factor), method.type);
     __syncthreads();
     small_normalize(w, method, m, n);
     if (method.gram)
@@ -395,8 +500,12 @@ dim3 parts_of(const NsBatch &w, size_t size) { return dim3(ceil_div(size, 8 * kB
 void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size)
 {
     with_dtype(type, [&](auto *t) {
-        square_sums_kernel<<<dim3(ns_parts(size), w.batch), kBlock, 0, w.stream>>>(
-            w.partial, static_cast<decltype(t)>(const_cast<void *>(x)), size);
+        const auto *from = static_cast<decltype(t)>(const_cast<void *>(x));
+        const dim3 grid(ns_parts(size), w.batch);
+        if (size % 8 == 0 && aligned16(x))
+            square_sums_kernel<<<grid, kBlock, 0, w.stream>>>(w.partial, from, size, Whole());
+        else
+            square_sums_kernel<<<grid, kBlock, 0, w.stream>>>(w.partial, from, size, One());
     });
     CHECK_LAUNCH();
 }
@@ -404,45 +513,46 @@ void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size)
 void ns_range(const NsBatch &w, int parts)
 {
     range_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.range, w.flags, w.failed, w.partial, parts,
-                                                   w.method->norm, w.method->delta, w.method->eps,
-                                                   w.method->relative);
+                                                   range_of(w));
     CHECK_LAUNCH();
 }
 
-void ns_load(const NsBatch &w, void *x, const void *source, DType type)
+void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int parts)
+{
+    const dim3 grid(ceil_div((size_t)w.M, kSide), w.batch);
+    with_dtype(type, [&](auto *t) {
+        range_of_gram_kernel<<<grid, kBlock, 0, w.stream>>>(
+            w.range, w.flags, w.failed, w.gram, parts,
+            static_cast<decltype(t)>(const_cast<void *>(x)), w.m, w.n, w.M, range_of(w));
+    });
+    CHECK_LAUNCH();
+}
+
+void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s)
 {
     with_dtype(w.type, [&](auto *t) {
-        with_dtype(type, [&](auto *s) {
+        with_dtype(type, [&](auto *u) {
             auto *to = static_cast<decltype(t)>(x);
-            auto *from = static_cast<decltype(s)>(const_cast<void *>(source));
+            auto *from = static_cast<decltype(u)>(const_cast<void *>(source));
             if (w.tall)
                 load_tall_kernel<<<dim3(ceil_div(w.N, kTile), ceil_div(w.M, kTile), w.batch),
-                                   dim3(kTile, kLanes), 0, w.stream>>>(to, from, w.range, w.m, w.n,
-                                                                       w.M, w.N);
+                                   dim3(kTile, kLanes), 0, w.stream>>>(to, from, w.range, s, w.m,
+                                                                       w.n, w.M, w.N);
             else
                 load_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
-                    to, from, w.range, w.m, w.n, w.M, w.N);
+                    to, from, w.range, s, w.m, w.n, w.M, w.N);
         });
     });
     CHECK_LAUNCH();
 }
 
-void ns_normalize(const NsBatch &w, void *a, int parts)
+void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input)
 {
-    const int blocks = ceil_div((size_t)w.M, kFactors);
+    const int rows = ceil_div((size_t)w.M, kSide);
     with_dtype(w.type, [&](auto *t) {
-        normalize_kernel<<<dim3(blocks, blocks, w.batch), kBlock, 0, w.stream>>>(
-            static_cast<decltype(t)>(a), w.s, w.sums, parts, w.range, w.M, w.method->norm,
-            w.method->delta);
-    });
-    CHECK_LAUNCH();
-}
-
-void ns_scale_rows(const NsBatch &w, void *x)
-{
-    with_dtype(w.type, [&](auto *t) {
-        scale_rows_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
-            static_cast<decltype(t)>(x), w.s, w.M, w.N);
+        normalize_kernel<<<dim3(rows * (rows + 1) / 2, w.batch), kBlock, 0, w.stream>>>(
+            static_cast<decltype(t)>(a), w.s, w.gram, parts, w.range, w.M, w.method->delta,
+            of_input);
     });
     CHECK_LAUNCH();
 }

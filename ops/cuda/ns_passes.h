@@ -3,7 +3,14 @@
 #ifndef OPS_CUDA_NS_PASSES_H
 #define OPS_CUDA_NS_PASSES_H
 
-#include "cuda.cuh"
+#include "ns_products.h"
+
+// What the input's size |G|_F decides, per matrix.
+struct NsRange {
+    double factor;    // a power of two that keeps products in range: X is factor G
+    double eps;       // in the units of A = X X^T
+    double frobenius; // what normalises X for Frobenius
+};
 
 // A batch at work. The iterate is (M,N), M <= N, padded with zeros to multiples of 8 from (m,n);
 // the caller's matrices are (m,n), or (n,m) when `tall`.
@@ -13,13 +20,14 @@ struct NsBatch {
     int batch, m, n, M, N;
     bool tall;
     cudaStream_t stream;
-    double *partial; // (batch, ns_parts(larger of M N and M M)): sums of squares
-    double *range;   // (batch,2): factor of the input, and eps in the units of A after it
-    float *s;        // (batch,M): factors of the rows
-    float *sums;     // what ns_gram left of A
+    double *partial; // (batch, ns_parts(M N)): sums of squares
+    NsRange *range;  // (batch)
+    float *s;        // (batch,M) and kNsTail more: factors of the rows
+    NsGram gram;     // A in fp32, and sums of it
     int *flags;      // (2,batch): 1 where a NaN or an infinity was met; progress of products
     int *failed;     // matrices that came back NaN in this call
 };
+constexpr int kNsTail = 64; // products read factors by whole blocks
 
 // Into how many partial sums the squares of one matrix of `size` numbers are divided.
 inline int ns_parts(size_t size)
@@ -30,17 +38,18 @@ inline int ns_parts(size_t size)
 
 // partial = sums of squares of x, (batch,size) of any type.
 void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size);
-// range from the first `parts` partial sums of each matrix: the factor normalises already for
-// Frobenius, is 1 for none, and otherwise the power of two that brings |G|_F to [8, 16). NaN where
-// the input has one. Clears flags and failed.
+// range from the first `parts` partial sums of each matrix: the factor brings |G|_F to [8, 16), and
+// is 1 for the normaliser `none`. NaN where the input has one. Clears flags and failed.
 void ns_range(const NsBatch &w, int parts);
-// X = R(factor source), transposed if tall.
-void ns_load(const NsBatch &w, void *x, const void *source, DType type);
-// s from the `parts` sums that ns_gram left of A = X X^T (AOL or Schatten-4), then
-// A = R(diag(s) A diag(s)).
-void ns_normalize(const NsBatch &w, void *a, int parts);
-// X = R(diag(s) X).
-void ns_scale_rows(const NsBatch &w, void *x);
+// The same from A = G G^T as ns_gram left it of the caller's matrices, whose trace is |G|_F^2. The
+// factor is 1, and G was used as it is, unless its squares leave the range of fp32: then A and its
+// `parts` sums are computed again, slowly.
+void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int parts);
+// X = R(factor diag(s) source), transposed if tall; s may be NULL for ones.
+void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s);
+// s from the `parts` sums that ns_gram left, then a = R(diag(s) A diag(s)). s is for X, or with
+// `of_input` for the caller's matrices: it includes the factor.
+void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input);
 // out (batch, the caller's shape) = x, transposed if tall; NaN where flagged.
 void ns_store(const NsBatch &w, void *out, DType type, const void *x);
 // NaN over the flagged matrices of out, which the last product wrote.

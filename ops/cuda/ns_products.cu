@@ -9,15 +9,18 @@
 namespace
 {
 
-// C (m,n) = alpha P op(Q) + beta D, Q (n,k) when transposed.
-void product(const NsProduct &w, void *c, const void *p, const void *q, const void *d,
-             bool transposed, int m, int n, int k, float alpha, float beta)
+cudaDataType_t lt_type(DType type)
 {
-    const cudaDataType_t type = w.type == DT_BF16  ? CUDA_R_16BF
-                                : w.type == DT_F16 ? CUDA_R_16F
-                                                   : CUDA_R_32F;
+    return type == DT_BF16 ? CUDA_R_16BF : type == DT_F16 ? CUDA_R_16F : CUDA_R_32F;
+}
+
+// C (m,n) of type `out` = alpha P op(Q) + beta D, Q (n,k) when transposed.
+void product(const NsProduct &w, void *c, cudaDataType_t out, const void *p, const void *q,
+             const void *d, bool transposed, int m, int n, int k, float alpha, float beta)
+{
+    const cudaDataType_t in = lt_type(w.type);
     const MatmulKind kind = transposed ? MM_NT : MM_NN;
-    const LtProduct product = {kind, m, n, k, w.batch, type, type, type, beta != 0, false};
+    const LtProduct product = {kind, m, n, k, w.batch, in, in, out, beta != 0, false};
     lt_matmul(product, c, p, q, d, alpha, beta, {w.scratch, kNsLtBytes, w.stream});
 }
 
@@ -71,26 +74,26 @@ template <typename T> void find_bad(const NsProduct &w, int *flags, const void *
 }
 
 // sums = of |a| over each row of (batch,m,m): a warp to a row; grid (rows / 8, batch).
-template <typename T> __global__ void row_sums_kernel(float *sums, const T *a, int m)
+__global__ void row_sums_kernel(float *sums, const float *a, int m)
 {
     const int row = blockIdx.x * kLanes + threadIdx.y;
     if (row >= m) return;
-    const T *from = a + ((size_t)blockIdx.y * m + row) * m;
+    const float *from = a + ((size_t)blockIdx.y * m + row) * m;
     float sum = 0;
-    for (int j = threadIdx.x; j < m; j += kWarp) sum += fabsf(load_stored(from, j));
+    for (int j = threadIdx.x; j < m; j += kWarp) sum += fabsf(from[j]);
     sum = warp_sum(sum);
     if (threadIdx.x == 0) sums[(size_t)blockIdx.y * m + row] = sum;
 }
 
 // sums = of squares over part of a matrix; grid (parts, batch).
-template <typename T> __global__ void square_sums_kernel(float *sums, const T *a, size_t size)
+__global__ void square_sums_kernel(double *sums, const float *a, size_t size)
 {
-    __shared__ float room[kSumThreads / kWarp];
-    const T *matrix = a + blockIdx.y * size;
-    float sum = 0;
+    __shared__ double room[kSumThreads / kWarp];
+    const float *matrix = a + blockIdx.y * size;
+    double sum = 0;
     for (size_t i = blockIdx.x * kSumThreads + threadIdx.x; i < size;
          i += (size_t)gridDim.x * kSumThreads)
-        sum += load_stored(matrix, i) * load_stored(matrix, i);
+        sum += (double)matrix[i] * matrix[i];
     sum = block_sum<kSumThreads>(sum, room);
     if (threadIdx.x == 0) sums[blockIdx.y * gridDim.x + blockIdx.x] = sum;
 }
@@ -126,66 +129,66 @@ bool use_hopper = true;
 bool hopper(DType type) { return use_hopper && !cuda_portable() && ns_hopper_can(type); }
 
 // One step of a chain.
-template <typename T> void run_step(const NsProduct &w, const NsChain &chain, int i, int m)
+template <typename T> void run_step(const NsProduct &w, const NsChain &chain, int i, int m, int k)
 {
     const NsStep &s = chain.step[i];
     T *const c = static_cast<T *>(chain.matrix[s.c]);
     const void *p = chain.matrix[s.p], *q = chain.matrix[s.q];
-    product(w, c, p, q, s.beta != 0 ? p : c, true, m, m, m, s.alpha, s.beta);
+    product(w, c, lt_type(w.type), p, q, s.beta != 0 ? q : c, true, m, m, s.p == kNsX ? k : m,
+            s.alpha, s.beta);
     mirror<T>(w, c, m, s.upper);
     if (s.copy != kNsNone) ns_affine(w, chain.matrix[s.copy], c, m, 1, s.diagonal, nullptr);
-}
-
-template <typename T>
-void leave_sums(const NsProduct &w, const void *a, int m, NsNorm norm, float *sums)
-{
-    const T *from = static_cast<const T *>(a);
-    if (norm == NS_NORM_AOL)
-        row_sums_kernel<<<dim3(ceil_div((size_t)m, kLanes), w.batch), dim3(kWarp, kLanes), 0,
-                          w.stream>>>(sums, from, m);
-    if (norm == NS_NORM_SCHATTEN4)
-        square_sums_kernel<<<dim3(kSquareParts, w.batch), kSumThreads, 0, w.stream>>>(
-            sums, from, (size_t)m * m);
-    CHECK_LAUNCH();
 }
 
 } // namespace
 
 extern "C" void ns_use_hopper(bool yes) { use_hopper = yes; }
 
-void ns_chain(const NsProduct &w, const NsChain &chain, int m)
+void ns_chain(const NsProduct &w, const NsChain &chain, int m, int k)
 {
-    if (hopper(w.type))
-        ns_hopper_chain(w, chain, m);
-    else
+    const NsStep &last = chain.step[chain.count - 1];
+    if (hopper(w.type)) {
+        NsChain fused = chain;
+        if (last.copy != kNsNone) fused.factors = nullptr;
+        ns_hopper_chain(w, fused, m, k);
+        if (last.copy == kNsNone) return;
+    } else {
         with_dtype(w.type, [&](auto *t) {
             for (int i = 0; i < chain.count; i++)
-                run_step<std::remove_pointer_t<decltype(t)>>(w, chain, i, m);
+                run_step<std::remove_pointer_t<decltype(t)>>(w, chain, i, m, k);
         });
+    }
     if (!chain.factors) return;
-    const NsStep &last = chain.step[chain.count - 1];
     void *const c = chain.matrix[last.copy == kNsNone ? last.c : last.copy];
     ns_affine(w, c, c, m, 1, 0, chain.factors);
 }
 
-void ns_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm, float *sums)
+void ns_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows, int m,
+             int n)
 {
     if (hopper(w.type)) {
-        ns_hopper_gram(w, a, x, m, n, norm, sums);
+        ns_hopper_gram(w, gram, x, type, rows, m, n);
         return;
     }
-    product(w, a, x, x, a, true, m, m, n, 1, 0);
-    with_dtype(w.type, [&](auto *t) {
-        using T = std::remove_pointer_t<decltype(t)>;
-        mirror<T>(w, a, m, false);
-        leave_sums<T>(w, a, m, norm, sums);
-    });
+    product(w, gram.a, CUDA_R_32F, x, x, gram.a, true, m, m, n, 1, 0);
+    if (gram.norm == NS_NORM_AOL)
+        row_sums_kernel<<<dim3(ceil_div((size_t)m, kLanes), w.batch), dim3(kWarp, kLanes), 0,
+                          w.stream>>>(gram.row_sums, gram.a, m);
+    if (gram.norm == NS_NORM_SCHATTEN4)
+        square_sums_kernel<<<dim3(kSquareParts, w.batch), kSumThreads, 0, w.stream>>>(
+            gram.squares, gram.a, (size_t)m * m);
+    CHECK_LAUNCH();
 }
 
 int ns_sum_parts(const NsProduct &w, NsNorm norm, int m)
 {
     if (hopper(w.type)) return ns_hopper_sum_parts(norm, w.batch, m);
     return norm == NS_NORM_AOL ? 1 : kSquareParts;
+}
+
+bool ns_takes(DType type, const void *x, int n)
+{
+    return hopper(type) && aligned16(x) && n % 8 == 0;
 }
 
 void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,
@@ -201,14 +204,14 @@ void ns_affine(const NsProduct &w, void *out, const void *in, int m, float facto
 
 bool ns_apply_takes_factors(DType type) { return hopper(type); }
 
-void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int m, int n, float beta,
-              const float *s, int *flags)
+void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m, int n,
+              float beta, const float *s, int *flags)
 {
     if (hopper(w.type)) {
-        ns_hopper_apply(w, y, p, x, m, n, beta, s, flags);
+        ns_hopper_apply(w, y, p, x, rows, m, n, beta, s, flags);
         return;
     }
-    product(w, y, p, x, beta != 0 ? x : y, false, m, n, m, 1, beta);
+    product(w, y, lt_type(w.type), p, x, beta != 0 ? x : y, false, m, n, m, 1, beta);
     if (!flags) return;
     const size_t size = (size_t)m * n;
     with_dtype(w.type,

@@ -18,16 +18,17 @@ struct NsProduct {
     cudaStream_t stream;
 };
 
-// C = alpha P Q^T + beta P for P, Q, C of an NsChain and C known to be symmetric: one triangle, the
-// lower or the `upper`, is computed and mirrored, so that it is so exactly. C is neither P nor Q.
-// `copy` gets C + diagonal I too, unless it is kNsNone. Starts when the chain's first `after` steps
-// are finished for the matrix.
+// C = alpha P Q^T + beta Q for P, Q, C of an NsChain, C known to be symmetric, and Q too where beta
+// is not 0: one triangle, the lower or the `upper`, is computed and mirrored, so that it is so
+// exactly. C is neither P nor Q. `copy` gets C + diagonal I too, unless it is kNsNone. Starts when
+// the chain's first `after` steps are finished for the matrix.
 struct NsStep {
     int p, q, c, copy, after;
     float alpha, beta, diagonal;
     bool upper;
 };
 constexpr int kNsNone = -1, kNsMatrices = 6, kNsSteps = 4 * NS_MAX_ITERATIONS;
+constexpr int kNsX = kNsMatrices - 1; // this one is (m,k), and P and Q of a step of its own
 
 // Steps on (batch,m,m) matrices; `factors` (batch,m) multiply the columns of the last C, or of its
 // copy where it has one, unless NULL.
@@ -38,32 +39,45 @@ struct NsChain {
     NsStep step[kNsSteps];
 };
 
-void ns_chain(const NsProduct &w, const NsChain &chain, int m);
-// A = X X^T, X (m,n), in the same way. What normalises A comes with it, from the fp32 sums:
-// ns_sum_parts of them, for AOL (batch,parts,m) sums of |A_ij| over a part of the columns, for
-// Schatten-4 (batch,parts) sums of A_ij^2; nothing for the others.
-void ns_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm, float *sums);
+void ns_chain(const NsProduct &w, const NsChain &chain, int m, int k);
+
+// What ns_gram makes of X: the lower triangle of A = X X^T in fp32, (batch,m,m), and from it what
+// normalises A, ns_sum_parts of them: for AOL `row_sums`, (batch,parts,m) sums of |A_ij| over a
+// part of the columns, for Schatten-4 `squares`, (batch,parts) sums of A_ij^2; nothing for the
+// others.
+struct NsGram {
+    NsNorm norm;
+    float *a, *row_sums;
+    double *squares;
+};
+
+// X (batch,rows,n) of `type`, which may be another than w's, rows <= m; what lacks reads as zeros.
+void ns_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows, int m,
+             int n);
 int ns_sum_parts(const NsProduct &w, NsNorm norm, int m);
+// Whether ns_gram and ns_apply take matrices of this type that lie here with rows of n numbers.
+bool ns_takes(DType type, const void *x, int n);
+
 // out = R((factor in + diagonal I) diag(s)), (batch,m,m); s may be NULL.
 void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,
                const float *s);
-// Y = P X + beta diag(s) X, P (m,m), X and Y (m,n), Y not X; s (batch,m), or NULL for ones, which
-// is all that cuBLASLt can. Sets flags[i] for a matrix whose Y holds a NaN or an infinity, when
-// flags is given.
-void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int m, int n, float beta,
-              const float *s, int *flags);
+// Y = P X + beta diag(s) X, P (m,m), X (rows,n) as in ns_gram, Y (m,n) and not X; s (batch,m), or
+// NULL for ones, which is all that cuBLASLt can. Sets flags[i] for a matrix whose Y holds a NaN or
+// an infinity, when flags is given.
+void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m, int n,
+              float beta, const float *s, int *flags);
 bool ns_apply_takes_factors(DType type);
 
 // For benches and tests: false keeps to cuBLASLt from now on.
 extern "C" void ns_use_hopper(bool yes);
 
-// ns_hopper_symmetric.cu, ns_hopper_apply.cu
+// ns_hopper.cu, ns_hopper_product.cu
 bool ns_hopper_can(DType type);
-void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m);
-void ns_hopper_gram(const NsProduct &w, void *a, const void *x, int m, int n, NsNorm norm,
-                    float *sums);
+void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m, int k);
+void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
+                    int m, int n);
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m);
-void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int m, int n,
-                     float beta, const float *s, int *flags);
+void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m,
+                     int n, float beta, const float *s, int *flags);
 
 #endif

@@ -1,32 +1,31 @@
-// What the two Newton-Schulz products on Hopper share: tiles in shared memory and in accumulators,
-// their way between the two, and tensor maps and launches on the host.
+// Blocks of 64 x 64 numbers, of which the tiles of the Newton-Schulz products on Hopper consist: in
+// shared memory (64 rows of 128 bytes, swizzled as the copy engine does it), in the accumulators of
+// a warpgroup, and their way between the two and to global memory. On the host, tensor maps.
 #ifndef OPS_CUDA_NS_TILE_CUH
 #define OPS_CUDA_NS_TILE_CUH
 
 #include "hopper.cuh"
 #include "ns_products.h"
 
-constexpr int kTileK = 64, kChunk = 64; // of a stage; columns of one 128-byte row of a tile
-constexpr int kWarpgroup = 128, kThreads = 3 * kWarpgroup; // a producer and two consumers
-constexpr int kConsumers = 2 * kWarpgroup;
+constexpr int kBlock = 64, kWarpgroup = 128; // rows and columns of a block; threads
+constexpr uint32_t kBlockBytes = kBlock * kBlock * 2;
+constexpr int kAccumulators = kBlock * kBlock / kWarpgroup; // a thread's, of one block
 
 // ---- host
 // ------------------------------------------------------------------------------------------
 
-// Boxes of 64 columns and `box_rows` rows of (batch, rows, cols); what lies outside reads as zero
-// and is not written.
-CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols, int box_rows);
+// Boxes of one block of (batch, rows, cols); what lies outside reads as zero and is not written.
+CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols);
 int multiprocessors();
 
 #if ON_HOPPER
 namespace hopper
 {
 
-// Byte of (row, column) in a tile of 64-column chunks with the 128-byte swizzle.
-template <int kRows> __device__ __forceinline__ uint32_t swizzled(int row, int col)
+// Byte of (row, column) in a block.
+__device__ __forceinline__ uint32_t in_block(int row, int col)
 {
-    return (uint32_t)(col / kChunk * kRows * 128 + row * 128) +
-           ((uint32_t)(col % kChunk * 2) ^ (uint32_t)((row & 7) << 4));
+    return (uint32_t)(row * 128) + ((uint32_t)(col * 2) ^ (uint32_t)((row & 7) << 4));
 }
 
 template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
@@ -49,97 +48,199 @@ template <> __device__ __forceinline__ float2 unpack<__half>(uint32_t u)
     return __half22float2(*reinterpret_cast<const __half2 *>(&u));
 }
 
-__device__ __forceinline__ uint32_t load_shared(uint32_t address)
+// Where a thread's accumulators lie in a block: d[4j + 2i + e] at row 16 warp + 8i + lane / 4 and
+// column 8j + 2 (lane % 4) + e.
+__device__ __forceinline__ int lane_row()
 {
-    uint32_t u;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(u) : "r"(address) : "memory");
-    return u;
+    return threadIdx.x % kWarpgroup / kWarp * 16 + threadIdx.x % kWarp / 4;
+}
+__device__ __forceinline__ int lane_col() { return 2 * (threadIdx.x % 4); }
+
+// d += gamma[i] times a block in shared memory, or times its transpose.
+template <typename T, bool kTransposed>
+__device__ __forceinline__ void add_block(float *d, uint32_t block, const float (&gamma)[2])
+{
+    const int lane = threadIdx.x % kWarp, warp_row = threadIdx.x % kWarpgroup / kWarp * 16;
+#pragma unroll
+    for (int j = 0; j < kBlock / 8; j += 2) {
+        // Of four 8x8 blocks lane l names row l % 8 of number l / 8: two in a column, two columns.
+        const int r = warp_row + (lane / 8 & 1) * 8, c = 8 * j + lane / 16 * 8;
+        uint32_t v[4];
+        if (kTransposed)
+            load_blocks_transposed(v, block + in_block(c + lane % 8, r));
+        else
+            load_blocks(v, block + in_block(r + lane % 8, c));
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float2 x = unpack<T>(v[e]);
+            d[4 * j + 2 * e] += gamma[e & 1] * x.x;
+            d[4 * j + 2 * e + 1] += gamma[e & 1] * x.y;
+        }
+    }
 }
 
-__device__ __forceinline__ void store_shared(uint32_t address, uint32_t low_16_bits)
+// alpha d in 16-bit numbers: v[2j + i] has those of row i and columns 8j ...
+template <typename T>
+__device__ __forceinline__ void pack_block(uint32_t (&v)[kAccumulators / 2], const float *d,
+                                           float alpha)
 {
-    asm volatile("st.shared.b16 [%0], %1;" ::"r"(address), "h"((unsigned short)low_16_bits)
-                 : "memory");
+    if (alpha == 1)
+#pragma unroll
+        for (int i = 0; i < kAccumulators / 2; i++) v[i] = pack<T>(d[2 * i], d[2 * i + 1]);
+    else
+#pragma unroll
+        for (int i = 0; i < kAccumulators / 2; i++)
+            v[i] = pack<T>(alpha * d[2 * i], alpha * d[2 * i + 1]);
 }
 
-// Accumulators of one consumer thread: row 8i + lane/4 of its warp's 16, columns 8j + 2(lane%4),
-// +1, at d[4j + 2i], d[4j + 2i + 1].
+// `met` plus 0 times each number, which is NaN where one is not finite.
+template <typename T>
+__device__ __forceinline__ float add_zero_times(const uint32_t (&v)[kAccumulators / 2], float met)
+{
+#pragma unroll
+    for (int i = 0; i < kAccumulators / 2; i++) {
+        const float2 x = unpack<T>(v[i]);
+        met += x.x * 0 + x.y * 0;
+    }
+    return met;
+}
 
-// d += gamma[i] times the addend's row 8i + .., whose columns lie in chunks of kRows rows of 64
-// columns.
-template <typename T, int kRows, int kCount>
-__device__ __forceinline__ void add_tile(float (&d)[kCount], uint32_t first_chunk,
-                                         uint32_t chunk_stride, int row, const float (&gamma)[2])
+// A packed block to shared memory, or its transpose.
+template <bool kTransposed>
+__device__ __forceinline__ void stage_block(const uint32_t (&v)[kAccumulators / 2], uint32_t block)
+{
+    const int lane = threadIdx.x % kWarp, warp_row = threadIdx.x % kWarpgroup / kWarp * 16;
+#pragma unroll
+    for (int j = 0; j < kBlock / 8; j += 2) {
+        const int r = warp_row + (lane / 8 & 1) * 8, c = 8 * j + lane / 16 * 8;
+        const uint32_t four[4] = {v[2 * j], v[2 * j + 1], v[2 * j + 2], v[2 * j + 3]};
+        if (kTransposed)
+            store_blocks_transposed(block + in_block(c + lane % 8, r), four);
+        else
+            store_blocks(block + in_block(r + lane % 8, c), four);
+    }
+}
+
+// alpha d diag(factors) to shared memory, or alpha d^T diag(factors); `factors` are those of the 64
+// columns that it is written to.
+template <typename T, bool kTransposed>
+__device__ __forceinline__ void stage_scaled(const float *d, uint32_t block, float alpha,
+                                             const float *factors)
+{
+    float scaled[kAccumulators];
+#pragma unroll
+    for (int i = 0; i < kAccumulators; i++) {
+        const int row = lane_row() + 8 * (i / 2 % 2), col = 8 * (i / 4) + lane_col() + i % 2;
+        scaled[i] = d[i] * factors[kTransposed ? row : col];
+    }
+    uint32_t packed[kAccumulators / 2];
+    pack_block<T>(packed, scaled, alpha);
+    stage_block<kTransposed>(packed, block);
+}
+
+// One triangle of a block on the diagonal becomes the mirror of the other; the `upper` is kept, or
+// the lower. All of a warpgroup calls it between barriers.
+template <typename T> __device__ __forceinline__ void mirror_block(char *block, bool upper)
+{
+    const int row = threadIdx.x % kWarpgroup / 2;
+    for (int col = threadIdx.x % 2; col < row; col += 2) {
+        T *const low = reinterpret_cast<T *>(block + in_block(row, col));
+        T *const high = reinterpret_cast<T *>(block + in_block(col, row));
+        if (upper)
+            *low = *high;
+        else
+            *high = *low;
+    }
+}
+
+// A block (block + diagonal I) diag(factors), factors of its 64 columns or NULL, in the same place
+// or another.
+template <typename T>
+__device__ __forceinline__ void finish_block(char *to, const char *from, float diagonal,
+                                             const float *factors)
+{
+    const int row = threadIdx.x % kWarpgroup / 2;
+    for (int col = threadIdx.x % 2; col < kBlock; col += 2) {
+        const float x = load_stored(reinterpret_cast<const T *>(from + in_block(row, col)), 0);
+        store_rounded(reinterpret_cast<T *>(to + in_block(row, col)), 0,
+                      (x + (row == col ? diagonal : 0)) * (factors ? factors[col] : 1));
+    }
+}
+
+// The block to (rows from `row` on, columns from `col` on) of an fp32 matrix (m,m).
+__device__ __forceinline__ void write_block(const float *d, float *matrix, int m, int row, int col)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int r = row + lane_row() + 8 * i;
+        if (r >= m) continue;
+#pragma unroll
+        for (int j = 0; j < kBlock / 8; j++) {
+            const int c = col + 8 * j + lane_col();
+            if (c < m)
+                *reinterpret_cast<float2 *>(matrix + (size_t)r * m + c) =
+                    make_float2(d[4 * j + 2 * i], d[4 * j + 2 * i + 1]);
+        }
+    }
+}
+
+// Lanes that differ in one bit share out their 2 kKept columns, and add the other's to those they
+// keep.
+template <int kKept> __device__ __forceinline__ void share_columns(float (&v)[16], int bit)
+{
+    const bool upper = threadIdx.x & bit;
+#pragma unroll
+    for (int c = 0; c < kKept; c++) {
+        const float keep = upper ? v[c + kKept] : v[c], give = upper ? v[c] : v[c + kKept];
+        v[c] = keep + __shfl_xor_sync(0xffffffffu, give, bit);
+    }
+}
+
+// Sums of |d| over the block's columns, to rows[..] of its 64 rows below `row_limit`, and, with
+// `cols`, over its rows. `room`: (4, 64) numbers that nobody else uses before the next barrier;
+// `barrier`: of this warpgroup.
+__device__ __forceinline__ void sum_block(const float *d, float *rows, int row_limit, float *cols,
+                                          int col_limit, float *room, int barrier)
 {
     const int lane = threadIdx.x % kWarp;
 #pragma unroll
-    for (int j = 0; j < kCount / 4; j++)
+    for (int i = 0; i < 2; i++) {
+        float sum = 0;
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int col = 8 * j + 2 * (lane % 4);
-            const float2 v =
-                unpack<T>(load_shared(first_chunk + (uint32_t)(col / kChunk) * chunk_stride +
-                                      swizzled<kRows>(row + 8 * i + lane / 4, col % kChunk)));
-            d[4 * j + 2 * i] += gamma[i] * v.x;
-            d[4 * j + 2 * i + 1] += gamma[i] * v.y;
-        }
-}
-
-// Four 8x8 blocks, two beside each other, of alpha d.
-template <typename T>
-__device__ __forceinline__ void pack_blocks(uint32_t (&v)[4], const float *d, float alpha)
-{
-#pragma unroll
-    for (int e = 0; e < 4; e++) v[e] = pack<T>(alpha * d[2 * e], alpha * d[2 * e + 1]);
-}
-
-// 64 rows of a tile of kRows rows as 16-bit numbers to `out`, or transposed. `row`: the warp's
-// first row in the tile.
-template <typename T, int kRows, bool kTransposed, int kCount>
-__device__ __forceinline__ void stage_rows(const float (&d)[kCount], uint32_t out, int row,
-                                           float alpha)
-{
-    const int lane = threadIdx.x % kWarp, r = row + (lane / 8 & 1) * 8;
-#pragma unroll
-    for (int j = 0; j < kCount / 4; j += 2) {
-        uint32_t v[4];
-        pack_blocks<T>(v, d + 4 * j, alpha);
-        const int c = 8 * j + lane / 16 * 8;
-        if (kTransposed)
-            store_blocks_transposed(out + swizzled<kRows>(c + lane % 8, r), v);
-        else
-            store_blocks(out + swizzled<kRows>(r + lane % 8, c), v);
+        for (int j = 0; j < kBlock / 8; j++)
+            sum += fabsf(d[4 * j + 2 * i]) + fabsf(d[4 * j + 2 * i + 1]);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        const int r = lane_row() + 8 * i;
+        if (lane % 4 == 0 && r < row_limit) rows[r] = sum;
     }
+    if (!cols) return;
+    float v[16]; // of columns 8j + lane_col() + e at 2j + e: two rows each
+#pragma unroll
+    for (int c = 0; c < 16; c++)
+        v[c] = fabsf(d[4 * (c / 2) + c % 2]) + fabsf(d[4 * (c / 2) + 2 + c % 2]);
+    share_columns<8>(v, 16), share_columns<4>(v, 8), share_columns<2>(v, 4);
+    const int j = (lane & 16 ? 4 : 0) + (lane & 8 ? 2 : 0) + (lane & 4 ? 1 : 0);
+    float *const mine = room + threadIdx.x % kWarpgroup / kWarp * kBlock + 8 * j + lane_col();
+    mine[0] = v[0], mine[1] = v[1];
+    named_barrier(barrier, kWarpgroup);
+    const int c = threadIdx.x % kWarpgroup;
+    if (c < kBlock && c < col_limit)
+        cols[c] = (room[c] + room[kBlock + c]) + (room[2 * kBlock + c] + room[3 * kBlock + c]);
 }
 
-// Of a tile on the diagonal, one triangle of alpha d + diagonal I goes to both places: 16 x 16
-// blocks beside the diagonal as they are and transposed, those on it number by number.
-template <typename T, int kRows>
-__device__ __forceinline__ void stage_diagonal(const float (&d)[kRows / 2], uint32_t out, int row,
-                                               float alpha, float diagonal, bool upper)
+// The sum of squares of a thread's part of the block, whatever its size: squares are taken of
+// numbers that a power of two has brought near 1.
+__device__ __forceinline__ double squares_of_block(const float *d)
 {
-    const int lane = threadIdx.x % kWarp, r = row + (lane / 8 & 1) * 8;
+    float most = 0, sum = 0;
 #pragma unroll
-    for (int j = 0; j < kRows / 8; j += 2) {
-        if (upper ? row > 8 * j : row < 8 * j) continue;
-        if (row != 8 * j) {
-            const int c = 8 * j + lane / 16 * 8;
-            uint32_t v[4];
-            pack_blocks<T>(v, d + 4 * j, alpha);
-            store_blocks(out + swizzled<kRows>(r + lane % 8, c), v);
-            store_blocks_transposed(out + swizzled<kRows>(c + lane % 8, r), v);
-            continue;
-        }
+    for (int i = 0; i < kAccumulators; i++) most = fmaxf(most, fabsf(d[i]));
+    const int exponent = (int)(__float_as_uint(most) >> 23); // + 127
+    const float scale = __uint_as_float((uint32_t)(254 - exponent) << 23);
 #pragma unroll
-        for (int e = 0; e < 8; e++) {
-            const int at = row + (e / 2 & 1) * 8 + lane / 4;
-            const int c = 8 * j + e / 4 * 8 + 2 * (lane % 4) + e % 2;
-            if (upper ? at > c : at < c) continue;
-            const uint32_t number = pack<T>(alpha * d[4 * j + e] + (at == c ? diagonal : 0), 0);
-            store_shared(out + swizzled<kRows>(at, c), number);
-            store_shared(out + swizzled<kRows>(c, at), number);
-        }
-    }
+    for (int i = 0; i < kAccumulators; i++) sum += (d[i] * scale) * (d[i] * scale);
+    return exponent == 0 ? 0 : sum * __hiloint2double((1023 + 2 * (exponent - 127)) << 20, 0);
 }
 
 } // namespace hopper

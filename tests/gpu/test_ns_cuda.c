@@ -234,10 +234,51 @@ TEST(scales)
             double off = 0, size = 0;
             for (int k = 0; k < SIZE; k++)
                 off += pow((double)z[k] - y[k], 2), size += pow((double)y[k], 2);
-            CHECK(sqrt(off / size) < 0.05, "%s at %g: %g", m.name, factors[f], sqrt(off / size));
+            // cans5 in bf16 amplifies roundings of the input more than any other.
+            CHECK(sqrt(off / size) < (strcmp(m.name, "cans5") ? 0.05 : 0.1), "%s at %g: %g", m.name,
+                  factors[f], sqrt(off / size));
         }
     }
     free(g), free(x), free(y), free(z);
+}
+
+static double distance(const float *x, const float *y, size_t n)
+{
+    double off = 0, size = 0;
+    for (size_t i = 0; i < n; i++) off += pow((double)x[i] - y[i], 2), size += pow((double)y[i], 2);
+    return sqrt(off / size);
+}
+
+// 16-bit inputs are multiplied where they lie: the same result as from a copy in fp32, up to the
+// storage's roundings, at every scale, and bit for bit where squares fit into fp32.
+TEST(inputs_where_they_lie)
+{
+    static const int shapes[][3] = {{8, 768, 768}, {2, 200, 328}, {3, 127, 1000}};
+    static const char *const names[] = {"turbo4",      "polar5",   "s4-polar4", "turbo-gram4",
+                                        "turbo-gram5", "s4-gram4", "s4-gram5"};
+    for (int s = 0; s < 3; s++)
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+            NsMethod m = method_with(names[k], NULL);
+            Error err;
+            CHECK(ns_method_set_eps(&m, "rel", &err), "%s", err.text);
+            const int batch = shapes[s][0], rows = shapes[s][1], cols = shapes[s][2];
+            const size_t n = (size_t)batch * rows * cols;
+            float *x = gaussians(19, n), *y = malloc(n * sizeof(float)),
+                  *z = malloc(n * sizeof(float)), *first = malloc(n * sizeof(float));
+            for (size_t i = 0; i < n; i++) x[i] = round_bf16(x[i]);
+            CHECK(run_gpu(y, &m, x, DT_F32, batch, rows, cols) == 0);
+            CHECK(run_gpu(first, &m, x, DT_BF16, batch, rows, cols) == 0);
+            for (int e = -80; e <= 80; e += 16) {
+                for (size_t i = 0; i < n; i++) x[i] = ldexpf(x[i], e);
+                CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
+                for (size_t i = 0; i < n; i++) x[i] = ldexpf(x[i], -e);
+                CHECK(distance(z, y, n) < 0.01, "%s at 2^%d: %g", names[k], e, distance(z, y, n));
+                size_t differing = count_differing(first, z, n);
+                CHECK(!differing || abs(e) > 16 || m.norm == NS_NORM_FROBENIUS,
+                      "%s at 2^%d: %zu numbers", names[k], e, differing);
+            }
+            free(x), free(y), free(z), free(first);
+        }
 }
 
 int main(void)
@@ -248,5 +289,6 @@ int main(void)
     RUN(same_bits);
     RUN(zeros_and_poison);
     RUN(scales);
+    RUN(inputs_where_they_lie);
     return TEST_SUMMARY();
 }

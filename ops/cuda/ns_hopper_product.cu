@@ -1,0 +1,624 @@
+// The products of Newton-Schulz on Hopper, one persistent kernel for the three of them: chains of
+// symmetric products, the first one with what normalises it, and the apply.
+//
+// A block of the grid is a warpgroup of helpers, one thread of which copies tiles of the operands
+// to shared memory (TMA) and two of which copy results back, and warpgroups of consumers, which
+// multiply (wgmma) 64 rows of a tile each. A tile is 128 x 256 for two consumers: then a k-block of
+// 64 takes the tensor cores 1024 cycles, and moves 128 KB through shared memory and 48 KB from the
+// L2, which both can just do. Or 64 x 64 for one consumer, where big tiles would leave
+// multiprocessors idle.
+//
+// What bounds it: the L2, at some 38 bytes a cycle and multiprocessor; so tiles are wide. Results
+// leave block by block of 64 x 64 through slots of each consumer.
+//
+// A launch runs a chain of products. Its tiles form one list (ns_schedule.cuh); a tile that needs
+// the results of earlier steps waits until a counter of its matrix says that their tiles are all
+// stored. Nothing waits for something later in the list, and all blocks of the grid run at once, so
+// the chain cannot lock up.
+//
+// Addends cost no traffic: what is added to a consumer's rows of the tile is a k-block of the
+// second operand, transposed where that is symmetric. It comes first, and the consumers take the
+// addend from the stages.
+#include "ns_schedule.cuh"
+#include "ns_tile.cuh"
+
+#include <algorithm>
+
+namespace
+{
+
+// What a launch makes: C = alpha P Q^T + beta Q of a chain, the last one's columns times factors or
+// not; the lower triangle of X X^T in fp32,
+// with sums of it or without; P X + beta diag(factors) X.
+enum Product { SYMMETRIC, SCALED, GRAM, GRAM_ROW_SUMS, GRAM_SQUARES, APPLY };
+__host__ __device__ constexpr bool is_chain(Product p) { return p == SYMMETRIC || p == SCALED; }
+
+template <bool kBig> struct Shape {
+    static constexpr int kConsumers = kBig ? 2 : 1,
+                         kBlocks = kBig ? 4 : 1; // a tile's rows, columns
+    static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4,
+                         kThreads = (1 + kConsumers) * kWarpgroup;
+    // A stage has the blocks of the rows, then those of the columns.
+    static constexpr uint32_t kStage = (kConsumers + kBlocks) * kBlockBytes;
+    static constexpr uint32_t kSlotsAt = kStages * kStage; // where the slots of the results begin
+    // With what aligning the start to 1024 bytes may cost.
+    static constexpr uint32_t kBytes = kSlotsAt + kSlots * kConsumers * kBlockBytes + 1024;
+};
+
+// The operands' matrices are in `map`, and NsStep names them.
+struct Problem {
+    CUtensorMap map[kNsMatrices];
+    int batch, m, n, k_blocks, group; // matrices whose steps alternate
+    bool pairs;                       // of narrow tiles are items
+    int count, done;                  // steps; and those that `progress` counted before
+    int *progress;
+    float *gram, *row_sums; // (batch,m,m); (batch,blocks of a row,m)
+    double *squares;        // (batch,tiles of the triangle,consumers)
+    const float *factors;   // (batch,m): of the last C's columns, or of the apply's addend; or NULL
+    int *flags;             // (batch): set where a result is not finite; or NULL
+    NsStep step[kNsSteps];
+};
+
+template <Product kProduct, bool kBig> struct ScheduleOf {
+    using Type = NsTriangles<kBig>;
+};
+template <> struct ScheduleOf<APPLY, true> {
+    using Type = NsRectangle;
+};
+
+#if ON_HOPPER
+using namespace hopper;
+
+constexpr int kOwn = 1; // the named barriers of the consumers' own threads
+
+struct Barriers {
+    uint64_t *full, *empty, *staged, *drained; // (kStages); (consumers, kSlots)
+};
+
+// A place in a ring, and the parity of its turn.
+template <int kSize> struct Ring {
+    uint32_t at = 0, phase = 0;
+    __device__ __forceinline__ void advance()
+    {
+        if (++at == kSize) at = 0, phase ^= 1;
+    }
+};
+
+// The tiles of this block of the grid, one after the other.
+template <typename Schedule> struct Cursor {
+    int index, part;
+    NsItem item;
+    NsTile tile;
+
+    __device__ __forceinline__ bool start(const Problem &problem, const Schedule &schedule, int at)
+    {
+        index = at, part = 0;
+        if (index >= schedule.total) return false;
+        item = schedule.item(problem, index);
+        tile = schedule.tile(problem, item, 0);
+        return true;
+    }
+    __device__ __forceinline__ bool advance(const Problem &problem, const Schedule &schedule)
+    {
+        if (++part == item.tiles) return start(problem, schedule, index + gridDim.x);
+        tile = schedule.tile(problem, item, part);
+        return true;
+    }
+};
+
+// Whether the rows' blocks are among the columns' and need no copies of their own.
+template <Product kProduct>
+__device__ __forceinline__ bool shares_rows(const NsStep &step, const NsTile &t)
+{
+    return kProduct != APPLY && step.p == step.q && t.row >= t.col && t.row < t.col + t.blocks;
+}
+
+// The first k-block of a tile: the one with the first consumer's addend, where there is one.
+__device__ __forceinline__ int first_block(const NsStep &step, const NsTile &t)
+{
+    return step.beta != 0 ? t.row : 0;
+}
+
+// Whether block (row, col) of a tile belongs to the triangle.
+template <Product kProduct>
+__device__ __forceinline__ bool is_wanted(const NsStep &step, int row, int col)
+{
+    return kProduct == APPLY || (step.upper ? row <= col : row >= col);
+}
+
+// ---- helpers: one thread each
+// ----------------------------------------------------------------------
+
+template <Product kProduct, bool kBig, typename Schedule>
+__device__ __forceinline__ void load(const Problem &problem, const Schedule &schedule, char *base,
+                                     const Barriers &bar)
+{
+    using S = Shape<kBig>;
+    Ring<S::kStages> stage;
+    Cursor<Schedule> at;
+    for (bool more = at.start(problem, schedule, blockIdx.x); more;
+         more = at.advance(problem, schedule)) {
+        const NsTile t = at.tile;
+        const NsStep &step = problem.step[t.step];
+        // A tile's rows are rows of P, its columns rows of Q, or in the apply columns of X.
+        const CUtensorMap *rows = &problem.map[step.p], *cols = &problem.map[step.q];
+        const bool shares = shares_rows<kProduct>(step, t);
+        int k = first_block(step, t) * kBlock;
+        if constexpr (is_chain(kProduct))
+            if (step.after)
+                counter_wait(problem.progress + t.matrix,
+                             (problem.done + step.after) * schedule.triangle.tiles * S::kConsumers);
+        for (int b = 0; b < problem.k_blocks; b++) {
+            char *const to = base + stage.at * S::kStage;
+            char *const second = to + S::kConsumers * kBlockBytes;
+            uint64_t *const full = &bar.full[stage.at];
+            barrier_wait(&bar.empty[stage.at], stage.phase ^ 1);
+            barrier_expect(full, (t.blocks + (shares ? 0 : S::kConsumers)) * kBlockBytes);
+            if (!shares)
+#pragma unroll
+                for (int r = 0; r < S::kConsumers; r++)
+                    tma_load(to + r * kBlockBytes, rows, full, k, (t.row + r) * kBlock, t.matrix);
+#pragma unroll
+            for (int c = 0; c < S::kBlocks; c++) {
+                const int along = (t.col + c) * kBlock;
+                if (c < t.blocks)
+                    tma_load(second + c * kBlockBytes, cols, full, kProduct == APPLY ? along : k,
+                             kProduct == APPLY ? k : along, t.matrix);
+            }
+            stage.advance();
+            k += kBlock;
+            if (k == problem.k_blocks * kBlock) k = 0;
+        }
+    }
+}
+
+// Sends what a consumer puts into its slots, in the same order (put_tile).
+template <Product kProduct, bool kBig, typename Schedule>
+__device__ __forceinline__ void store(const Problem &problem, const Schedule &schedule, char *slots,
+                                      const Barriers &bar, int consumer)
+{
+    using S = Shape<kBig>;
+    constexpr int kPending = S::kSlots - 1; // stores that may not have read their slot yet
+    Ring<S::kSlots> slot, read;
+    int pending = 0;
+    const auto send = [&](const CUtensorMap *map, const CUtensorMap *copy, int row, int col,
+                          int matrix) {
+        const char *const from = slots + slot.at * kBlockBytes;
+        barrier_wait(&bar.staged[slot.at], slot.phase);
+        tma_store(map, from, col * kBlock, row * kBlock, matrix);
+        if (copy) tma_store(copy, from, col * kBlock, row * kBlock, matrix);
+        tma_store_commit();
+        slot.advance();
+        if (++pending <= kPending) return;
+        tma_store_wait_read<kPending>();
+        barrier_arrive(&bar.drained[read.at]);
+        read.advance();
+        pending--;
+    };
+    Cursor<Schedule> at;
+    for (bool more = at.start(problem, schedule, blockIdx.x); more;
+         more = at.advance(problem, schedule)) {
+        const NsTile t = at.tile;
+        const NsStep &step = problem.step[t.step];
+        const CUtensorMap *const map = &problem.map[step.c];
+        const CUtensorMap *const copy = step.copy == kNsNone ? nullptr : &problem.map[step.copy];
+        const int row = t.row + consumer;
+        for (int col = t.col; col < t.col + t.blocks; col++) {
+            if (!is_wanted<kProduct>(step, row, col)) continue;
+            if (kProduct == APPLY) {
+                send(map, nullptr, row, col, t.matrix);
+            } else if (row == col) {
+                send(map, nullptr, row, col, t.matrix);
+                if (copy) send(copy, nullptr, row, col, t.matrix);
+            } else {
+                send(map, copy, row, col, t.matrix);
+                send(map, copy, col, row, t.matrix);
+            }
+        }
+        if (pending) tma_store_wait_read<0>();
+        for (; pending; pending--, read.advance()) barrier_arrive(&bar.drained[read.at]);
+        if (is_chain(kProduct) && problem.count > 1) {
+            tma_store_wait();
+            counter_add(problem.progress + t.matrix);
+        }
+    }
+    tma_store_wait();
+}
+
+// ---- consumers
+// -------------------------------------------------------------------------------------
+
+// d += the rows' block times the columns' blocks of a stage.
+template <typename T, int kTransB, bool kNarrow, int kCount>
+__device__ __forceinline__ void multiply_stage(float (&d)[kCount], const char *rows,
+                                               const char *cols)
+{
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < kBlock / 16; k++) {
+        const uint64_t a = tile_descriptor(rows + 32 * k, 0);
+        const uint64_t b = kTransB ? tile_descriptor(cols + 2048 * k, kBlockBytes)
+                                   : tile_descriptor(cols + 32 * k, 0);
+        if constexpr (kNarrow)
+            wgmma_narrow<T, kTransB>(d, a, b);
+        else
+            wgmma<T, kTransB>(d, a, b);
+    }
+    wgmma_commit();
+}
+
+// A tile's k-blocks, from the stages on. `ahead` is called while the last one is on its way.
+template <typename T, int kTransB, bool kNarrow, typename S, int kCount, typename Ahead>
+__device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, const char *base,
+                                              uint32_t rows_at, const Barriers &bar,
+                                              Ring<S::kStages> &stage, Ahead ahead)
+{
+    const bool leader = threadIdx.x % kWarpgroup == 0;
+    const auto multiply = [&] {
+        const char *const from = base + stage.at * S::kStage;
+        barrier_wait(&bar.full[stage.at], stage.phase);
+        multiply_stage<T, kTransB, kNarrow>(d, from + rows_at, from + S::kConsumers * kBlockBytes);
+    };
+    hold(d);
+    multiply();
+    uint32_t previous = stage.at;
+    stage.advance();
+    for (int b = 1; b < k_blocks; b++) {
+        multiply();
+        wgmma_wait<1>(); // leaves these products running: the stage before has been read
+        if (leader) barrier_arrive(&bar.empty[previous]);
+        previous = stage.at;
+        stage.advance();
+    }
+    ahead();
+    wgmma_wait<0>();
+    hold(d);
+    if (leader) barrier_arrive(&bar.empty[previous]);
+}
+
+// A tile's rows of one consumer, block by block into its slots: as they are, mirrored, and on the
+// diagonal one triangle of them to both places.
+template <typename T, Product kProduct, int kBlocks>
+__device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &step,
+                                         const NsTile &t, int row, const float *d, char *slots,
+                                         uint64_t *staged, uint64_t *drained,
+                                         Ring<kBlocks == 1 ? 4 : 2> &slot, int barrier)
+{
+    const bool last = t.step + 1 == problem.count;
+    const float *const factors =
+        kProduct == SCALED && last ? problem.factors + (size_t)t.matrix * problem.m : nullptr;
+    float met = 0; // NaN where a number is not finite
+    const auto take = [&] {
+        barrier_wait(&drained[slot.at], slot.phase ^ 1);
+        return slots + slot.at * kBlockBytes;
+    };
+    const auto give = [&] {
+        async_proxy_fence();
+        barrier_arrive(&staged[slot.at]);
+        slot.advance();
+    };
+#pragma unroll
+    for (int g = 0; g < kBlocks; g++) {
+        const int col = t.col + g;
+        if (g >= t.blocks || !is_wanted<kProduct>(step, row, col)) continue;
+        const float *const block = d + g * kAccumulators;
+        if (kProduct == SCALED && factors && row != col) {
+            stage_scaled<T, false>(block, shared_address(take()), step.alpha,
+                                   factors + col * kBlock);
+            give();
+            stage_scaled<T, true>(block, shared_address(take()), step.alpha,
+                                  factors + row * kBlock);
+            give();
+            continue;
+        }
+        uint32_t packed[kAccumulators / 2];
+        pack_block<T>(packed, block, kProduct == APPLY ? 1 : step.alpha);
+        if (kProduct == APPLY) met = add_zero_times<T>(packed, met);
+        char *const to = take();
+        stage_block<false>(packed, shared_address(to));
+        if (kProduct == APPLY || row != col) {
+            give();
+            if (kProduct == APPLY) continue;
+            stage_block<true>(packed, shared_address(take()));
+            give();
+            continue;
+        }
+        named_barrier(barrier, kWarpgroup);
+        mirror_block<T>(to, step.upper);
+        named_barrier(barrier, kWarpgroup);
+        if (kProduct == SCALED && factors) finish_block<T>(to, to, 0, factors + col * kBlock);
+        give();
+        if (step.copy == kNsNone) continue;
+        finish_block<T>(take(), to, step.diagonal, nullptr);
+        give();
+    }
+    if (met != 0 && problem.flags) problem.flags[t.matrix] = 1; // NaN is not 0 either
+}
+
+// A tile's rows of X X^T in fp32, and what normalises it.
+template <Product kProduct, bool kBig>
+__device__ __forceinline__ void leave_gram(const Problem &problem, int blocks_of_row, int tiles,
+                                           const NsTile &t, int consumer, const float *d,
+                                           char *room)
+{
+    const int m = problem.m, row = t.row + consumer;
+    float *const sums = problem.row_sums + (size_t)t.matrix * blocks_of_row * m;
+    double squares = 0;
+#pragma unroll
+    for (int g = 0; g < Shape<kBig>::kBlocks; g++) {
+        const int col = t.col + g;
+        if (g >= t.blocks || row < col) continue;
+        const float *const block = d + g * kAccumulators;
+        write_block(block, problem.gram + (size_t)t.matrix * m * m, m, row * kBlock, col * kBlock);
+        if constexpr (kProduct == GRAM_ROW_SUMS)
+            sum_block(block, sums + (size_t)col * m + row * kBlock, m - row * kBlock,
+                      row == col ? nullptr : sums + (size_t)row * m + col * kBlock,
+                      m - col * kBlock, reinterpret_cast<float *>(room) + g * 4 * kBlock,
+                      kOwn + consumer);
+        if constexpr (kProduct == GRAM_SQUARES)
+            squares += (row == col ? 1 : 2) * squares_of_block(block);
+    }
+    if constexpr (kProduct == GRAM_SQUARES) {
+        double *const parts = reinterpret_cast<double *>(room);
+        squares = warp_sum(squares);
+        named_barrier(kOwn + consumer, kWarpgroup); // the tile before has been read
+        if (threadIdx.x % kWarp == 0) parts[threadIdx.x % kWarpgroup / kWarp] = squares;
+        named_barrier(kOwn + consumer, kWarpgroup);
+        if (threadIdx.x % kWarpgroup == 0)
+            problem
+                .squares[((size_t)t.matrix * tiles + t.id) * Shape<kBig>::kConsumers + consumer] =
+                (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    }
+}
+
+template <typename T, Product kProduct, bool kBig, typename Schedule>
+__device__ __forceinline__ void consume(const Problem &problem, const Schedule &schedule,
+                                        char *base, const Barriers &bar, int consumer)
+{
+    using S = Shape<kBig>;
+    constexpr int kTransB = kProduct == APPLY;
+    char *const slots = base + S::kSlotsAt + consumer * S::kSlots * kBlockBytes;
+    Ring<S::kStages> stage;
+    Ring<S::kSlots> slot;
+    float d[S::kBlocks * kAccumulators];
+
+    Cursor<Schedule> at;
+    bool more = at.start(problem, schedule, blockIdx.x);
+    while (more) {
+        const NsTile t = at.tile;
+        const NsStep &step = problem.step[t.step];
+        const int row = t.row + consumer;
+        const uint32_t rows_at = shares_rows<kProduct>(step, t)
+                                     ? (S::kConsumers + row - t.col) * kBlockBytes
+                                     : consumer * kBlockBytes;
+#pragma unroll
+        for (int i = 0; i < S::kBlocks * kAccumulators; i++) d[i] = 0;
+        if (step.beta != 0) {
+            Ring<S::kStages> mine = stage;
+            if (consumer == 1) mine.advance();
+            float gamma[2] = {step.beta / step.alpha, step.beta / step.alpha};
+            if (kProduct == APPLY && problem.factors)
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    const int r = row * kBlock + lane_row() + 8 * i;
+                    if (r < problem.m)
+                        gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
+                }
+            barrier_wait(&bar.full[mine.at], mine.phase);
+            const uint32_t from =
+                shared_address(base + mine.at * S::kStage) + S::kConsumers * kBlockBytes;
+#pragma unroll
+            for (int g = 0; g < S::kBlocks; g++)
+                if (g < t.blocks)
+                    add_block<T, kProduct != APPLY>(d + g * kAccumulators, from + g * kBlockBytes,
+                                                    gamma);
+        }
+        const auto ahead = [&] { more = at.advance(problem, schedule); };
+        if (kBig && kProduct != APPLY && t.blocks == 2) {
+            if constexpr (kBig)
+                multiply_tile<T, kTransB, true, S>(d, problem.k_blocks, base, rows_at, bar, stage,
+                                                   ahead);
+        } else {
+            multiply_tile<T, kTransB, false, S>(d, problem.k_blocks, base, rows_at, bar, stage,
+                                                ahead);
+        }
+
+        if constexpr (is_chain(kProduct) || kProduct == APPLY)
+            put_tile<T, kProduct, S::kBlocks>(
+                problem, step, t, row, d, slots, bar.staged + S::kSlots * consumer,
+                bar.drained + S::kSlots * consumer, slot, kOwn + consumer);
+        else
+            leave_gram<kProduct, kBig>(problem, schedule.triangle.blocks(), schedule.triangle.tiles,
+                                       t, consumer, d, slots);
+    }
+}
+#endif
+
+template <typename T, Product kProduct, bool kBig>
+__global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
+    product_kernel(const __grid_constant__ Problem problem)
+{
+#if ON_HOPPER
+    using S = Shape<kBig>;
+    extern __shared__ char shared[];
+    __shared__ uint64_t full[S::kStages], empty[S::kStages];
+    __shared__ uint64_t staged[S::kSlots * S::kConsumers], drained[S::kSlots * S::kConsumers];
+    const Barriers bar = {full, empty, staged, drained};
+    char *const base = shared + (1024 - (shared_address(shared) & 1023)) % 1024;
+    const typename ScheduleOf<kProduct, kBig>::Type schedule(problem);
+    constexpr bool kStores = is_chain(kProduct) || kProduct == APPLY;
+
+    if (threadIdx.x == 0) {
+        for (int s = 0; s < S::kStages; s++) {
+            barrier_init(&full[s], 1);
+            barrier_init(&empty[s], S::kConsumers);
+        }
+        for (int s = 0; s < S::kSlots * S::kConsumers; s++) {
+            barrier_init(&staged[s], kWarpgroup);
+            barrier_init(&drained[s], 1);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+
+    const int consumer = (int)threadIdx.x / kWarpgroup - 1;
+    if (consumer < 0) {
+        registers_give<40>();
+        const int warp = (int)threadIdx.x / kWarp;
+        if (threadIdx.x % kWarp) return;
+        if (warp == 0) load<kProduct, kBig>(problem, schedule, base, bar);
+        if (kStores && warp > 0 && warp <= S::kConsumers) {
+            const int of = warp - 1;
+            const Barriers its = {full, empty, staged + S::kSlots * of, drained + S::kSlots * of};
+            store<kProduct, kBig>(problem, schedule,
+                                  base + S::kSlotsAt + of * S::kSlots * kBlockBytes, its, of);
+        }
+        return;
+    }
+    if (kBig) registers_take<232>();
+    consume<T, kProduct, kBig>(problem, schedule, base, bar, consumer);
+#endif
+}
+
+// ---- host
+// ------------------------------------------------------------------------------------------
+
+typedef void Kernel(Problem);
+
+// Small tiles where big ones would leave most of the GPU idle.
+bool small_tiles(int batch, int m)
+{
+    return batch * NsTriangle<false>(m, false).items <= 2 * multiprocessors();
+}
+
+// Matrices that go through the chain together: enough that a step is stored long before the next
+// one needs it, and no more, because what they work on should stay in the L2.
+int group_of(int batch, int items)
+{
+    const int enough = ceil_div((size_t)7 * multiprocessors() / 4, items);
+    const int groups = batch / enough;
+    return groups > 1 ? ceil_div((size_t)batch, groups) : batch;
+}
+
+template <Kernel *kernel, int kThreads>
+void launch(const Problem &problem, int items, uint32_t bytes, cudaStream_t stream)
+{
+    static const bool ready = [bytes] {
+        CUDA_CHECK(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+        return true;
+    }();
+    (void)ready;
+    // A chain's blocks wait for each other: cooperative, so that none starts before all can run.
+    cudaLaunchAttribute cooperative = {};
+    cooperative.id = cudaLaunchAttributeCooperative;
+    cooperative.val.cooperative = problem.count > 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = std::min(items, multiprocessors());
+    config.blockDim = kThreads;
+    config.dynamicSmemBytes = bytes;
+    config.stream = stream;
+    config.attrs = &cooperative;
+    config.numAttrs = 1;
+    CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem));
+}
+
+// How often the grid goes round for one step.
+template <bool kBig> int rounds(const Problem &problem, bool pairs)
+{
+    const int items = problem.batch * NsTriangle<kBig>(problem.m, pairs).items;
+    return ceil_div((size_t)items, multiprocessors());
+}
+
+template <typename T, Product kProduct, bool kBig>
+void launch_with(Problem &problem, cudaStream_t stream)
+{
+    using S = Shape<kBig>;
+    if constexpr (kProduct != APPLY) {
+        problem.pairs = kBig && rounds<kBig>(problem, true) < rounds<kBig>(problem, false);
+        problem.group = group_of(problem.batch, NsTriangle<kBig>(problem.m, problem.pairs).items);
+    }
+    const typename ScheduleOf<kProduct, kBig>::Type schedule(problem);
+    launch<product_kernel<T, kProduct, kBig>, S::kThreads>(problem, schedule.total, S::kBytes,
+                                                           stream);
+}
+
+template <Product kProduct> void run(DType type, bool small, Problem &problem, cudaStream_t stream)
+{
+    if constexpr (kProduct != APPLY) {
+        if (small && type == DT_BF16) return launch_with<bf16, kProduct, false>(problem, stream);
+        if (small) return launch_with<__half, kProduct, false>(problem, stream);
+    }
+    if (type == DT_BF16)
+        launch_with<bf16, kProduct, true>(problem, stream);
+    else
+        launch_with<__half, kProduct, true>(problem, stream);
+}
+
+// k-blocks that sum over k, whole addends of a tile's rows.
+int k_blocks(bool small, int k)
+{
+    return small ? ceil_div((size_t)k, kBlock) : 2 * ceil_div((size_t)k, 2 * kBlock);
+}
+
+} // namespace
+
+void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
+{
+    const bool small = small_tiles(w.batch, m);
+    Problem problem = {};
+    problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(small, k);
+    problem.count = steps.count;
+    problem.progress = w.progress, problem.done = *w.steps_run;
+    problem.factors = steps.factors;
+    if (steps.count > 1) *w.steps_run += steps.count;
+    for (int i = 0; i < steps.count; i++) problem.step[i] = steps.step[i];
+    for (int i = 0; i < kNsMatrices; i++)
+        if (steps.matrix[i])
+            problem.map[i] = tensor_map(w.type, steps.matrix[i], w.batch, m, i == kNsX ? k : m);
+    if (steps.factors)
+        run<SCALED>(w.type, small, problem, w.stream);
+    else
+        run<SYMMETRIC>(w.type, small, problem, w.stream);
+}
+
+void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
+                    int m, int n)
+{
+    const bool small = small_tiles(w.batch, m);
+    Problem problem = {};
+    problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(small, n);
+    problem.count = 1;
+    problem.gram = gram.a, problem.row_sums = gram.row_sums, problem.squares = gram.squares;
+    problem.map[0] = tensor_map(type, x, w.batch, rows, n);
+    problem.step[0] = {0, 0, 0, kNsNone, 0, 1, 0, 0, false};
+    if (gram.norm == NS_NORM_AOL)
+        run<GRAM_ROW_SUMS>(type, small, problem, w.stream);
+    else if (gram.norm == NS_NORM_SCHATTEN4)
+        run<GRAM_SQUARES>(type, small, problem, w.stream);
+    else
+        run<GRAM>(type, small, problem, w.stream);
+}
+
+int ns_hopper_sum_parts(NsNorm norm, int batch, int m)
+{
+    if (norm == NS_NORM_AOL)
+        return small_tiles(batch, m) ? NsTriangle<false>(m, false).blocks()
+                                     : NsTriangle<true>(m, false).blocks();
+    return small_tiles(batch, m) ? NsTriangle<false>(m, false).tiles
+                                 : 2 * NsTriangle<true>(m, false).tiles;
+}
+
+void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m,
+                     int n, float beta, const float *s, int *flags)
+{
+    Problem problem = {};
+    problem.batch = w.batch, problem.m = m, problem.n = n, problem.k_blocks = k_blocks(false, m);
+    problem.count = 1;
+    problem.factors = s, problem.flags = flags;
+    problem.map[0] = tensor_map(w.type, x, w.batch, rows, n);
+    problem.map[1] = tensor_map(w.type, p, w.batch, m, m);
+    problem.map[2] = tensor_map(w.type, y, w.batch, m, n);
+    problem.step[0] = {1, 0, 2, kNsNone, 0, 1, beta, 0, false};
+    run<APPLY>(w.type, false, problem, w.stream);
+}

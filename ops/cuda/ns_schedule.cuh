@@ -1,0 +1,145 @@
+// In which order a launch of ns_hopper_product.cu works through its tiles, the same for the threads
+// that copy, multiply and store.
+//
+// Symmetric products compute one triangle. Big tiles have 128 rows and 256 columns: of the blocks
+// of 128 columns that a row of tiles has in the triangle, pairs make a tile, and the odd one, on
+// the diagonal, a narrow tile of 128 columns. Two narrow tiles may be one item, which takes about
+// as long as a wide one. Small tiles are 64 x 64, for matrices so few that big ones would leave
+// multiprocessors idle.
+#ifndef OPS_CUDA_NS_SCHEDULE_CUH
+#define OPS_CUDA_NS_SCHEDULE_CUH
+
+#include "ns_products.h"
+
+// Where a tile lies, in blocks of 64 rows and columns; `blocks` wide. `id`: its number in the
+// triangle.
+struct NsTile {
+    int matrix, step, row, col, blocks, id;
+};
+
+// A list of items; item i is one tile or two. Block b of the grid takes items b, b + gridDim.x, ..
+struct NsItem {
+    int matrix, step, index, tiles;
+};
+
+#ifdef __CUDACC__
+#define NS_BOTH __host__ __device__ __forceinline__
+#else
+#define NS_BOTH inline
+#endif
+
+// The triangle of a matrix of `rows` rows of tiles.
+template <bool kBig> struct NsTriangle;
+
+template <> struct NsTriangle<true> {
+    int rows, wide, narrow, items, tiles; // wide and narrow tiles
+    bool pairs;
+
+    NS_BOTH NsTriangle(int m, bool pairs)
+        : rows((m + 127) / 128), wide(rows * rows / 4), narrow((rows + 1) / 2),
+          items(wide + (pairs ? (narrow + 1) / 2 : narrow)), tiles(wide + narrow), pairs(pairs)
+    {
+    }
+    NS_BOTH int tiles_of(int item) const
+    {
+        return pairs && item >= wide && 2 * (item - wide) + 1 < narrow ? 2 : 1;
+    }
+    // Row r has (r + 1) / 2 wide tiles, the rows before it r^2 / 4; even rows have a narrow one.
+    NS_BOTH void place(NsTile *t, int item, int part) const
+    {
+        if (item < wide) {
+            int r = (int)sqrtf(4.0f * (float)item);
+            while (r * r / 4 > item) r--;
+            while ((r + 1) * (r + 1) / 4 <= item) r++;
+            *t = {t->matrix, t->step, 2 * r, 4 * (item - r * r / 4), 4, item};
+        } else {
+            const int n = pairs ? 2 * (item - wide) + part : item - wide;
+            *t = {t->matrix, t->step, 4 * n, 4 * n, 2, wide + n};
+        }
+    }
+    NS_BOTH int blocks() const { return 2 * rows; } // of 64, in a row of the matrix
+};
+
+template <> struct NsTriangle<false> {
+    int rows, items, tiles;
+
+    NS_BOTH NsTriangle(int m, bool)
+        : rows((m + 63) / 64), items(rows * (rows + 1) / 2), tiles(items)
+    {
+    }
+    NS_BOTH int tiles_of(int) const { return 1; }
+    NS_BOTH void place(NsTile *t, int item, int) const
+    {
+        int r = (int)((sqrtf(8.0f * (float)item + 1) - 1) * 0.5f);
+        while (r * (r + 1) / 2 > item) r--;
+        while ((r + 1) * (r + 2) / 2 <= item) r++;
+        *t = {t->matrix, t->step, r, item - r * (r + 1) / 2, 1, item};
+    }
+    NS_BOTH int blocks() const { return rows; }
+};
+
+// Groups of matrices; of a group the levels of the chain, steps that start after the same ones; of
+// a level the matrices, and of each its steps' triangles. `Chain` has batch, m, pairs, group, count
+// and step.
+template <bool kBig> struct NsTriangles {
+    NsTriangle<kBig> triangle;
+    int total;
+
+    template <typename Chain>
+    NS_BOTH explicit NsTriangles(const Chain &c)
+        : triangle(c.m, c.pairs), total(triangle.items * c.batch * c.count)
+    {
+    }
+    template <typename Chain> NS_BOTH NsItem item(const Chain &c, int index) const
+    {
+        const int group = index / (c.group * c.count * triangle.items), first = group * c.group;
+        const int left = c.batch - first, matrices = left < c.group ? left : c.group;
+        index -= first * c.count * triangle.items;
+        int step = 0, size;
+        for (;; step += size) { // of the level
+            size = step + 1 < c.count && c.step[step + 1].after == c.step[step].after ? 2 : 1;
+            if (index < size * matrices * triangle.items) break;
+            index -= size * matrices * triangle.items;
+        }
+        const int of_matrix = index % (size * triangle.items);
+        const int matrix = first + index / (size * triangle.items);
+        step += of_matrix / triangle.items;
+        // Turned, so that no block of the grid gets all the long tiles.
+        const int item = (of_matrix + 3 * (step + matrix)) % triangle.items;
+        return {matrix, step, item, triangle.tiles_of(item)};
+    }
+    // An upper triangle is the lower one seen from the other end of the diagonal.
+    template <typename Chain> NS_BOTH NsTile tile(const Chain &c, const NsItem &i, int part) const
+    {
+        NsTile t = {i.matrix, i.step, 0, 0, 0, 0};
+        triangle.place(&t, i.index, part);
+        if (c.step[i.step].upper) {
+            const int height = kBig ? 2 : 1;
+            t.row = triangle.blocks() - height - t.row;
+            t.col = triangle.blocks() - t.blocks - t.col;
+        }
+        return t;
+    }
+};
+
+// All tiles of (m,n), 128 x 256, one column of them after the other.
+struct NsRectangle {
+    int rows, per_matrix, total;
+
+    template <typename Chain>
+    NS_BOTH explicit NsRectangle(const Chain &c)
+        : rows((c.m + 127) / 128), per_matrix(rows * ((c.n + 255) / 256)),
+          total(per_matrix * c.batch)
+    {
+    }
+    template <typename Chain> NS_BOTH NsItem item(const Chain &, int index) const
+    {
+        return {index / per_matrix, 0, index % per_matrix, 1};
+    }
+    template <typename Chain> NS_BOTH NsTile tile(const Chain &, const NsItem &i, int) const
+    {
+        return {i.matrix, 0, 2 * (i.index % rows), 4 * (i.index / rows), 4, i.index};
+    }
+};
+
+#endif
