@@ -132,16 +132,18 @@ template <bool kWgmma, int kPending> __device__ __forceinline__ void products_wa
 #endif
 }
 
-// c (64,64) = A B^T, both tiles.
+// c (64,64) = A B^T, both tiles. What wgmma reads further on in a tile is its description plus a
+// constant: made from addresses, they cost as many instructions as the products take cycles.
 template <bool kWgmma, int D>
 __device__ __forceinline__ void multiply_rows(float (&c)[32], uint32_t a, uint32_t b)
 {
     if constexpr (kWgmma) {
 #if HAS_WGMMA
+        const uint64_t ma = wgmma_matrix(a, 0), mb = wgmma_matrix(b, 0);
 #pragma unroll
         for (int k = 0; k < D / 16; k++) {
-            const uint32_t at = k / 4 * kPanelBytes + k % 4 * 32;
-            wgmma_rows(c, wgmma_matrix(a + at, 0), wgmma_matrix(b + at, 0), k > 0);
+            const int at = (k / 4 * kPanelBytes + k % 4 * 32) / 16;
+            wgmma_rows(c, ma + at, mb + at, k > 0);
         }
 #endif
     } else {
@@ -181,9 +183,9 @@ __device__ __forceinline__ void multiply_frags(float (&c)[D / 2], const uint32_t
 {
     if constexpr (kWgmma) {
 #if HAS_WGMMA
+        const uint64_t matrix = wgmma_matrix(b, kPanelBytes);
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            wgmma_frags(c, a[k], wgmma_matrix(b + k * 16 * 128, kPanelBytes));
+        for (int k = 0; k < 4; k++) wgmma_frags(c, a[k], matrix + k * 16 * 128 / 16);
 #endif
     } else {
         const int lane = threadIdx.x % kWarp;

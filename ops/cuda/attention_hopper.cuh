@@ -199,9 +199,10 @@ template <int D>
 __device__ __forceinline__ void multiply_frag_rows(float (&c)[32], const uint32_t (&a)[D / 16][4],
                                                    uint32_t b)
 {
+    const uint64_t matrix = wgmma_matrix(b, 0);
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
-        wgmma_rows(c, a[k], wgmma_matrix(b + k / 4 * kPanelBytes + k % 4 * 32, 0), k > 0);
+        wgmma_rows(c, a[k], matrix + (k / 4 * kPanelBytes + k % 4 * 32) / 16, k > 0);
 }
 
 #endif
