@@ -1,8 +1,9 @@
 // Times attention and the passes around it at the recipe's shape: T = 32768 packed tokens, 6 heads
 // of 128. Medians of single launches between events; two sets of buffers in turn, each larger than
 // the L2 cache. Paths: `tma`, Hopper's kernels with a producing warp; `wgmma`, those without;
-// `mma`, the portable ones. `bits` is a sum over the last tokens' outputs: the first two add the
-// same numbers in the same order, so theirs should be equal.
+// `mma`, the portable ones. `bits` is a sum over the last tokens' outputs. The first two paths add
+// the same numbers in the same order, so it is the same in both, unless a document begins at a
+// multiple of 64: `wgmma` then visits tiles of which it sees nothing, and lse is rounded once more.
 //   attention_bench [TOKENS]
 #include <algorithm>
 #include <vector>
