@@ -10,6 +10,7 @@
 #ifndef OPS_CUDA_ATTENTION_CUH
 #define OPS_CUDA_ATTENTION_CUH
 
+#include "attention_walk.cuh"
 #include "cuda.cuh"
 #include "ptx.cuh"
 
@@ -17,7 +18,16 @@
 // else mma.sync does.
 bool attention_has_wgmma(void);
 
-constexpr int kTile = 64, kGroup = 128, kPanelBytes = kTile * 128; // threads of a warpgroup
+// Host: ops.h's attention on Hopper, fed by a producing warp (attention_hopper_*.cu). With
+// attention_has_producer false, for the bench, the wgmma kernels without one run in their place.
+extern bool attention_has_producer;
+void attention_hopper_forward(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
+                              const int32_t *window, const double *scale, int t, int h, int d);
+void attention_hopper_backward(void *dqkv, void *delta, const void *d_o, const void *o,
+                               const void *lse, const void *qkv, const int32_t *cu, int n_docs,
+                               const int32_t *window, const double *scale, int t, int h, int d);
+
+constexpr int kGroup = 128, kPanelBytes = kTile * 128; // threads of a warpgroup
 constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 template <int D> constexpr int kTileBytes = kTile *D * 2;
 
@@ -122,16 +132,18 @@ template <bool kWgmma, int kPending> __device__ __forceinline__ void products_wa
 #endif
 }
 
-// c (64,64) = A B^T, both tiles.
+// c (64,64) = A B^T, both tiles. What wgmma reads further on in a tile is its description plus a
+// constant: made from addresses, they cost as many instructions as the products take cycles.
 template <bool kWgmma, int D>
 __device__ __forceinline__ void multiply_rows(float (&c)[32], uint32_t a, uint32_t b)
 {
     if constexpr (kWgmma) {
 #if HAS_WGMMA
+        const uint64_t ma = wgmma_matrix(a, 0), mb = wgmma_matrix(b, 0);
 #pragma unroll
         for (int k = 0; k < D / 16; k++) {
-            const uint32_t at = k / 4 * kPanelBytes + k % 4 * 32;
-            wgmma_rows(c, wgmma_matrix(a + at, 0), wgmma_matrix(b + at, 0), k > 0);
+            const int at = (k / 4 * kPanelBytes + k % 4 * 32) / 16;
+            wgmma_rows(c, ma + at, mb + at, k > 0);
         }
 #endif
     } else {
@@ -171,9 +183,9 @@ __device__ __forceinline__ void multiply_frags(float (&c)[D / 2], const uint32_t
 {
     if constexpr (kWgmma) {
 #if HAS_WGMMA
+        const uint64_t matrix = wgmma_matrix(b, kPanelBytes);
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            wgmma_frags(c, a[k], wgmma_matrix(b + k * 16 * 128, kPanelBytes));
+        for (int k = 0; k < 4; k++) wgmma_frags(c, a[k], matrix + k * 16 * 128 / 16);
 #endif
     } else {
         const int lane = threadIdx.x % kWarp;
@@ -191,24 +203,6 @@ __device__ __forceinline__ void multiply_frags(float (&c)[D / 2], const uint32_t
 }
 
 // ---- visibility --------------------------------------------------------------------------------
-
-// The documents of 64 tokens that begin at `first`.
-struct Documents {
-    int first;
-    int start, end;  // of first's document; the end of the last token's document
-    uint64_t starts; // bit r: a document starts at first + r, r > 0
-
-    __device__ __forceinline__ int start_of(int r) const
-    {
-        const uint64_t below = starts & (~0ull >> (63 - r));
-        return below ? first + 63 - __clzll((long long)below) : start;
-    }
-    __device__ __forceinline__ int end_of(int r) const
-    {
-        const uint64_t above = r < 63 ? starts >> (r + 1) : 0;
-        return above ? first + r + __ffsll((long long)above) : end;
-    }
-};
 
 // Of the warpgroup's 64 tokens, in a block that owns kGroups times 64 from `first` on. All threads
 // of a block call it. cu is read once, in parallel: no search, whose loads would wait for one

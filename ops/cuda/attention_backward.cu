@@ -286,6 +286,11 @@ extern "C" void cuda_attention_backward(void *dqkv, void *delta, const void *d_o
                                         int t, int h, int d)
 {
     const bool hopper = attention_has_wgmma();
+    if (hopper && attention_has_producer) {
+        attention_hopper_backward(dqkv, delta, d_o, o, lse, qkv, cu, n_docs, window, scale, t, h,
+                                  d);
+        return;
+    }
     const auto run = d == 64 ? (hopper ? backward<64, true> : backward<64, false>)
                              : (hopper ? backward<128, true> : backward<128, false>);
     run((bf16 *)dqkv, (float *)delta, (const bf16 *)d_o, (const bf16 *)o, (const float *)lse,

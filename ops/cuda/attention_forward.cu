@@ -126,6 +126,8 @@ __global__ void __launch_bounds__(kGroups *kGroup, kWgmma ? 4 / kGroups : 3)
                   __frcp_rn(sum1));
 }
 
+bool attention_has_producer = true;
+
 bool attention_has_wgmma(void)
 {
     static const bool built = [] {
@@ -145,6 +147,10 @@ extern "C" void cuda_attention_forward(void *o, void *lse, const void *qkv, cons
                                        int t, int h, int d)
 {
     const bool hopper = attention_has_wgmma();
+    if (hopper && attention_has_producer) {
+        attention_hopper_forward(o, lse, qkv, cu, n_docs, window, scale, t, h, d);
+        return;
+    }
     const int groups = hopper ? kHopperGroups : 1;
     const auto kernel = d == 64 ? (hopper ? attention_forward_kernel<64, true, kHopperGroups>
                                           : attention_forward_kernel<64, false, 1>)

@@ -45,6 +45,12 @@ template <int kPending> __device__ __forceinline__ void cp_async_wait()
     asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
 }
 
+// Counts as an arrival of this thread on an mbarrier once all its copies so far have arrived.
+__device__ __forceinline__ void cp_async_arrive(uint32_t barrier)
+{
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];\n" ::"r"(barrier) : "memory");
+}
+
 // Brings the 128-byte line of an address into the L2 cache.
 __device__ __forceinline__ void prefetch_l2(const void *p)
 {
@@ -138,6 +144,23 @@ __device__ __forceinline__ void wgmma_rows(float (&c)[32], uint64_t a, uint64_t 
                  "}\n"
                  : REGS32(c)
                  : "l"(a), "l"(b), "r"((int)add));
+}
+
+// The same with a in registers.
+__device__ __forceinline__ void wgmma_rows(float (&c)[32], const uint32_t (&a)[4], uint64_t b,
+                                           bool add)
+{
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "setp.ne.b32 p, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+                 "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+                 " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, "
+                 " %30, %31}, "
+                 "{%32, %33, %34, %35}, %36, p, 1, 1, 0;\n"
+                 "}\n"
+                 : REGS32(c)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
 }
 
 // c (64,64) += a (64,16) b (16,64); a in registers, rows of b contiguous in shared memory.
