@@ -1,20 +1,35 @@
-// Recordings of micro-batches (gpt/recording.c) on a device that does at once what it records, and
-// nothing when it replays: when which happens, what may not happen meanwhile, and where the hooks
-// are called. That replays compute the same is the GPU's test (tests/gpu/test_recording_cuda.c).
+// Recordings of micro-batches (gpt/recording.c): when they are made and replayed, what may not
+// happen meanwhile, where hooks are called, and that what the host gives to the operations of one
+// micro-batch serves for the next. The device does at once what it records; a replay does it again
+// as the host gave it then, but without the batch, which only the device's memory holds.
+#include "../../gpt/internal.h"
 #include "../test.h"
 #include "model.h"
 
 static Ops tape; // the device
+static Gpt *model;
 
 static struct {
     bool on, empty;            // empty: nothing is recorded
     int made, alive, replayed; // recordings; replays
 } count;
 
+// Of the recording made last.
+static struct {
+    Acts acts;
+    GptBatch batch;
+    int replayed;
+} kept;
+
 static void record(void)
 {
-    CHECK(!count.on, "recorded twice");
+    const Recording *r = model->recorder;
+    CHECK(!count.on && r, "recorded twice");
     count.on = true;
+    acts_layout(&kept.acts, model, r->tokens, true, model->arena);
+    kept.acts.n_docs = r->n_docs;
+    kept.batch = (GptBatch){.n_docs = -1, .tokens = r->tokens, .sequence = r->sequence};
+    kept.replayed = 0;
 }
 
 static void *recorded(void)
@@ -30,6 +45,7 @@ static void replay(void *recording)
 {
     CHECK(recording && !count.on);
     count.replayed++;
+    if (kept.replayed++ > 0 && count.made == 1) micro_batch(model, &kept.acts, &kept.batch);
 }
 
 static void forget(void *recording)
@@ -105,7 +121,7 @@ static Gpt *create_on_tape(void)
     tape.record = record, tape.recorded = recorded, tape.replay = replay, tape.forget = forget;
     tape.mem_alloc = mem_alloc, tape.mem_free = mem_free, tape.mem_put = mem_put;
     tape.mem_get = mem_get, tape.sync = sync_device;
-    return create(&tape);
+    return model = create(&tape);
 }
 
 // One micro-batch of `tokens` in documents of `length`, of tokens that differ from call to call.
@@ -120,30 +136,41 @@ static void micro_batch_of(Gpt *gpt, int tokens, int length)
     gpt_forward_backward(gpt, &m.batch);
 }
 
-TEST(the_second_is_recorded_and_the_third_replayed)
+// Six micro-batches, whose documents differ in number, over a change of the window.
+static double losses_of_six(Gpt *gpt, bool recorded)
+{
+    for (int i = 0; i < 6; i++) {
+        gpt_set_step(gpt, i / 3 * (gpt->recipe.total_steps - 1));
+        micro_batch_of(gpt, TOKENS, 100 - 16 * i);
+        if (recorded)
+            CHECK(count.made == (i > 0) && count.replayed == i, "%d made, %d replayed after %d",
+                  count.made, count.replayed, i + 1);
+    }
+    return gpt_loss(gpt);
+}
+
+TEST(the_second_is_recorded_and_the_others_replayed)
 {
     Gpt *plain = create(&ops_cpu);
-    for (int i = 0; i < 2; i++) micro_batch_of(plain, TOKENS, 100 - 30 * i);
+    CHECK(recipe_long_window(&plain->recipe, 0) !=
+              recipe_long_window(&plain->recipe, plain->recipe.total_steps - 1),
+          "the window does not change");
+    const double loss = losses_of_six(plain, false);
     Gpt *gpt = create_on_tape();
-    for (int i = 0; i < 4; i++) {
-        micro_batch_of(gpt, TOKENS, 100 - 30 * i); // documents differ in number
-        CHECK(count.made == (i > 0) && count.replayed == i, "%d made, %d replayed after %d",
-              count.made, count.replayed, i + 1);
-        if (i != 1) continue;
-        for (int id = 0; id < GPT_BANKS; id++) { // of the two that were computed
-            const GptBank *a = gpt_bank(plain, (BankId)id), *b = gpt_bank(gpt, (BankId)id);
-            CHECK(!memcmp(a->grad, b->grad, gpt_bank_size(a) * dtype_size(a->dtype)),
-                  "gradients of %s", a->name);
-        }
+    const double again = losses_of_six(gpt, true);
+    CHECK(loss == again, "loss %.9g, recorded %.9g", loss, again);
+    for (int id = 0; id < GPT_BANKS; id++) {
+        const GptBank *a = gpt_bank(plain, (BankId)id), *b = gpt_bank(gpt, (BankId)id);
+        CHECK(!memcmp(a->grad, b->grad, gpt_bank_size(a) * dtype_size(a->dtype)), "gradients of %s",
+              a->name);
     }
-    CHECK(isfinite(gpt_loss(gpt)));
     static ModelBatch m;
     model_batch(&m, 257, (int[]){TOKENS, -1});
     CHECK(isfinite(gpt_evaluate(gpt, &m.batch)));
-    CHECK(count.made == 1 && count.replayed == 3, "an evaluation was recorded");
+    CHECK(count.made == 1 && count.replayed == 5, "an evaluation was recorded");
     tape.record = NULL; // as --graphs no
     micro_batch_of(gpt, TOKENS, 50);
-    CHECK(count.replayed == 3, "replayed without being asked to");
+    CHECK(count.replayed == 5, "replayed without being asked to");
     gpt_free(gpt);
     CHECK(count.alive == 0, "%d are left", count.alive);
     gpt_free(plain);
@@ -229,7 +256,7 @@ TEST(kinds_of_micro_batches)
 
 int main(void)
 {
-    RUN(the_second_is_recorded_and_the_third_replayed);
+    RUN(the_second_is_recorded_and_the_others_replayed);
     RUN(hooks_are_called_between_the_parts);
     RUN(parts_without_operations);
     RUN(kinds_of_micro_batches);
