@@ -248,8 +248,8 @@ const char *hint_of(cudaError_t status)
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
     case cudaErrorMisalignedAddress:
-        return "a kernel before this call is at fault; CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer "
-               "names it";
+        return "a kernel before this call is at fault; --graphs no with CUDA_LAUNCH_BLOCKING=1, or "
+               "compute-sanitizer, names it";
     case cudaErrorNoKernelImageForDevice:
         return "this program was built for other GPUs: make clean and build it here";
     case cudaErrorInvalidConfiguration:
