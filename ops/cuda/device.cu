@@ -250,6 +250,9 @@ const char *hint_of(cudaError_t status)
     case cudaErrorMisalignedAddress:
         return "a kernel before this call is at fault; --graphs no with CUDA_LAUNCH_BLOCKING=1, or "
                "compute-sanitizer, names it";
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+        return "a CUDA graph does not hold what was queued; --graphs no goes without; report it";
     case cudaErrorNoKernelImageForDevice:
         return "this program was built for other GPUs: make clean and build it here";
     case cudaErrorInvalidConfiguration:
