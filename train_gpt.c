@@ -55,7 +55,8 @@ static bool choose_device(Run *run, Error *err)
     if (!strcmp(run->options.device, "cpu")) return true;
 #ifdef USE_CUDA
     ops_cuda_configure(&(CudaConfig){.portable = !strcmp(run->options.kernels, "portable"),
-                                     .deterministic = run->options.deterministic});
+                                     .deterministic = run->options.deterministic,
+                                     .no_graphs = !strcmp(run->options.graphs, "no")});
     if (ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason)) return true;
 #else
     fail(&reason, "this program was built without CUDA");

@@ -7,6 +7,9 @@
 // cubed bf16 product, measured in the same run; rows come in the order of time above the floor.
 // Tokens are those of the shards, or Zipf-like in documents of 762 tokens on average, the shards'
 // mean. Figures are means over REPEATS micro-batches after WARM_STEPS steps of training.
+//
+// The micro-batch, and at the end whole steps, are measured twice: queued operation by operation
+// (train_gpt --graphs no) and from their recordings, the GPU's time and how long the host works.
 #include <cuda_runtime_api.h>
 #include <math.h>
 #include <stdlib.h>
@@ -207,14 +210,31 @@ static double device_us(void (*run)(int), int argument)
 
 static void update(int step) { optimizer_step(&optimizer, step); }
 
-// Every operation of a micro-batch; returns its wall time on the device.
-static double measure_micro_batch(const Recipe *r)
+// Time until `run(argument)` returns, which finds the device idle, in us.
+static double host_us(void (*run)(int), int argument)
+{
+    ops->sync();
+    const double start = now_us();
+    run(argument);
+    const double us = now_us() - start;
+    ops->sync();
+    return us;
+}
+
+static void print_whole(const char *title, double device, double host)
+{
+    printf("%-42s %11.1f us on the device, %8.1f us until the call returns: %.2f %%\n", title,
+           device, host, 100 * host / device);
+}
+
+// Every operation of a micro-batch.
+static void measure_micro_batch(const Recipe *r)
 {
     const int window = recipe_long_window(r, 0);
     TimedBatch of = {.step = gpt_step_state(gpt)};
     TimedOp rows[TIMED_MAX_ROWS], all[TIMED_MAX_ROWS];
     int n_all = 0;
-    double wall = 0, host = 0;
+    double wall[2] = {0}, host[2] = {0}; // operation by operation; from the recording
     for (int i = 0; i < REPEATS; i++) {
         const Batch *b = &batches[i % BATCHES];
         of.short_pairs = visible_pairs(b, window / 2 * r->window_block);
@@ -231,16 +251,15 @@ static double measure_micro_batch(const Recipe *r)
             all[k].calls += rows[j].calls, all[k].us += rows[j].us;
             all[k].bytes += rows[j].bytes, all[k].flops += rows[j].flops;
         }
-        wall += device_us(micro_batch, i) / REPEATS;
-        const double start = now_us();
-        micro_batch(i);
-        host += (now_us() - start) / REPEATS;
-        ops->sync();
+        for (int recorded = 0; recorded < 2; recorded++) {
+            timed_record(recorded);
+            wall[recorded] += device_us(micro_batch, i) / REPEATS;
+            host[recorded] += host_us(micro_batch, i) / REPEATS;
+        }
     }
     print_table("one micro-batch", all, n_all, REPEATS);
-    printf("%-42s %15.1f us on the device\n", "the whole micro-batch", wall);
-    printf("%-42s %15.1f us until the call returns, empty queue\n", "", host);
-    return wall;
+    print_whole("the whole, operation by operation", wall[0], host[0]);
+    print_whole("the whole, from its recording", wall[1], host[1]);
 }
 
 static void measure_optimizer(int step, const char *title)
@@ -251,16 +270,30 @@ static void measure_optimizer(int step, const char *title)
     micro_batch(0);
     const double wall = device_us(update, step);
     micro_batch(0);
+    const double host = host_us(update, step);
+    micro_batch(0);
     timed_start(&of);
     update(step);
     const int n = timed_stop(rows);
     print_table(title, rows, n, 1);
-    printf("%-42s %15.1f us on the device\n", "the whole", wall);
+    print_whole("the whole", wall, host);
+}
+
+static void measure_steps(int first, bool recorded)
+{
+    enum { STEPS = 6 };
+    timed_record(recorded);
+    ops->sync();
+    const double start = now_us();
+    for (int i = 0; i < STEPS; i++) training_step(first + i);
+    ops->sync();
+    const double us = (now_us() - start) / STEPS;
+    printf("%d steps of %d micro-batches%s: %.1f us a step, %.1f us a micro-batch, all in\n", STEPS,
+           BATCHES, recorded ? ", recorded" : "", us, us / BATCHES);
 }
 
 int main(int argc, char **argv)
 {
-    enum { STEPS = 6 };
     Error err = {""};
     Recipe r;
     const Ops *device;
@@ -273,6 +306,7 @@ int main(int argc, char **argv)
     gpt = gpt_create(&r, ops, false, BATCHES, &err);
     must(gpt && optimizer_create(&optimizer, gpt, &err), &err);
     gpt_init(gpt, 1);
+    timed_record(true);
     ops->tune(true); // as a run does
     for (int i = 0; i < WARM_STEPS; i++) training_step(i);
     ops->tune(false);
@@ -283,13 +317,8 @@ int main(int argc, char **argv)
     measure_optimizer(WARM_STEPS + 1, "optimizer, even step");
     measure_optimizer(WARM_STEPS + 2, "optimizer, odd step");
 
-    ops->sync();
-    const double start = now_us();
-    for (int i = 0; i < STEPS; i++) training_step(WARM_STEPS + 3 + i);
-    ops->sync();
-    const double us = (now_us() - start) / STEPS;
-    printf("\n%d steps of %d micro-batches: %.1f us a step, %.1f us a micro-batch, all in\n", STEPS,
-           BATCHES, us, us / BATCHES);
+    printf("\n");
+    for (int i = 0; i < 4; i++) measure_steps(WARM_STEPS + 3, i % 2 == 1);
     optimizer_free(&optimizer);
     gpt_free(gpt);
     for (int i = 0; i < BATCHES; i++) batch_free(&batches[i]);

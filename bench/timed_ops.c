@@ -22,8 +22,9 @@ static const Ops *device;
 static const TimedBatch *batch;
 static Call calls[MAX_CALLS]; // calls[0] is an empty pair: what two events cost
 static int n_calls;
-static bool timing;
+static bool timing, recording; // recording: while nothing is timed
 static void *filler;
+static Ops timed;
 
 static void check(cudaError_t status, const char *what)
 {
@@ -216,9 +217,9 @@ TIMED(normuon, (const MuonBank *bank, const NsMethod *method, const StepState *s
 
 const Ops *timed_ops(const Ops *ops)
 {
-    static Ops timed;
     device = ops;
     timed = *ops; // what is not wrapped is not timed
+    timed.record = NULL;
 #define WRAP(op) timed.op = timed_##op
     WRAP(mem_zero), WRAP(mem_put), WRAP(load_param), WRAP(accumulate), WRAP(matmul);
     WRAP(matmul_grad), WRAP(embed_forward), WRAP(embed_backward), WRAP(embed_scatter);
@@ -230,6 +231,12 @@ const Ops *timed_ops(const Ops *ops)
         WRAP(normuon);
 #undef WRAP
     return &timed;
+}
+
+void timed_record(bool on)
+{
+    recording = on;
+    timed.record = on && !timing ? device->record : NULL;
 }
 
 void timed_head_start(void)
@@ -244,6 +251,7 @@ void timed_start(const TimedBatch *of)
     batch = of;
     n_calls = 0;
     timing = true;
+    timed_record(recording);
     timed_head_start();
     end_call(begin_call(), 0, 0, "an empty pair of events");
 }
@@ -259,6 +267,7 @@ int timed_stop(TimedOp *out)
 {
     int n = 0;
     timing = false;
+    timed_record(recording);
     device->sync();
     const double empty = elapsed_us(&calls[0]);
     for (int i = 1; i < n_calls; i++) {

@@ -24,8 +24,9 @@ typedef struct {
 } TimedBatch;
 
 // The wrapped table of `ops` (the CUDA device), valid for ever. Calls pass through until timing
-// starts.
+// starts. It records (Ops.record) only where timed_record says so, and never while it times.
 const Ops *timed_ops(const Ops *ops);
+void timed_record(bool on);
 // Times the calls from now on. *batch is read at each of them. The host is given a head start of
 // some milliseconds, so that the GPU never waits for it.
 void timed_start(const TimedBatch *batch);

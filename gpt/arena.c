@@ -29,6 +29,8 @@ static int head_slice_rows(const Gpt *gpt, int tokens)
     return rows < tokens ? rows : tokens;
 }
 
+int acts_cu_room(const Gpt *gpt, int tokens) { return tokens + tokens / gpt->recipe.sequence + 2; }
+
 size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *base)
 {
     const Recipe *r = &gpt->recipe;
@@ -39,7 +41,7 @@ size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *
     *acts = (Acts){0};
     acts->ids = take(a, t * sizeof(int32_t));
     acts->targets = take(a, t * sizeof(int32_t));
-    acts->cu = take(a, (t + t / (size_t)r->sequence + 2) * sizeof(int32_t));
+    acts->cu = take(a, (size_t)acts_cu_room(gpt, tokens) * sizeof(int32_t));
     acts->order = take(a, t * sizeof(int32_t));
     acts->x0 = take(a, td);
     acts->r0 = take(a, t * acc);

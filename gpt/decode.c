@@ -85,6 +85,7 @@ static bool prefill(GptDecode *decode, int n, Error *err)
     acts_layout(&acts, gpt, n, false, gpt->arena);
     for (int i = 0; i < gpt->recipe.n_slots; i++)
         if (decode->qkv[i]) acts.slot[i].qkv = decode->qkv[i];
+    put_inputs(gpt, &acts, &batch);
     trunk_forward(gpt, &acts, &batch);
     head_row(decode, &acts, n - 1);
     free(cu);
@@ -105,6 +106,7 @@ static void step(GptDecode *decode, int p)
     acts.r0 = (char *)acts.r0 + ops->acc_size;
     for (int i = 0; i < gpt->recipe.n_slots; i++)
         if (decode->qkv[i]) acts.slot[i].qkv = decode->qkv[i];
+    put_inputs(gpt, &acts, &batch);
     trunk_forward(gpt, &acts, &batch);
     head_row(decode, &acts, 0);
 }

@@ -3,7 +3,6 @@
 #include "internal.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 // fp8 scales of the head's operands (specification 2.7): a normed activation reaches sqrt(D) at
 // most.
@@ -17,12 +16,12 @@ static void *rows(const Gpt *gpt, void *base, int row, int width)
 
 static void before_layer(const Gpt *gpt, int slot)
 {
-    if (gpt->hooks.before_layer) gpt->hooks.before_layer(gpt->hooks.context, slot);
+    if (gpt->hooks.before_layer) hook(gpt, (HookCall){-1, slot});
 }
 
 static void grads_final(const Gpt *gpt, BankId id, int end)
 {
-    if (gpt->hooks.grads_final) gpt->hooks.grads_final(gpt->hooks.context, id, end);
+    if (gpt->hooks.grads_final) hook(gpt, (HookCall){(int)id, end});
 }
 
 // Tokens of a sequence: a call of an operation that knows positions is for one.
@@ -64,7 +63,7 @@ static void attention_forward(const Gpt *gpt, const Acts *acts, int slot, const 
         ops->attention_decode(s->o, s->qkv, acts->past, acts->document, window,
                               &gpt->device_step->attn_scale, h, hd);
     else
-        ops->attention_forward(s->o, s->lse, s->qkv, acts->cu, batch->n_docs, window,
+        ops->attention_forward(s->o, s->lse, s->qkv, acts->cu, acts->n_docs, window,
                                &gpt->device_step->attn_scale, t, h, hd);
     ops->gate_forward(s->y, s->o, s->attn_in, weight_of(gpt, BANK_ATTN_GATE, q / 4), t, h, hd,
                       r->gate_channels);
@@ -100,7 +99,7 @@ static const void *slot_skip(const Gpt *gpt, const Acts *acts, int slot, const v
     return layer->skip_from < 0 ? NULL : acts->slot[layer->skip_from].x;
 }
 
-// Everything before the head: fills acts->final.
+// Fills acts->final.
 void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch)
 {
     const Recipe *r = &gpt->recipe;
@@ -108,9 +107,6 @@ void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch)
     const int t = batch->tokens, d = r->width;
     const int before = acts->past ? 1 : 0; // the token before, for the smear
 
-    ops->mem_put(acts->ids - before, batch->ids - before, (size_t)(t + before) * sizeof(int32_t));
-    if (!acts->past)
-        ops->mem_put(acts->cu, batch->cu, (size_t)(batch->n_docs + 1) * sizeof(int32_t));
     before_layer(gpt, -1);
     for (int at = 0, n = sequence_of(batch); at < t; at += n)
         ops->embed_forward(rows(gpt, acts->x0, at - before, d), sums(gpt, acts->r0, at - before),
@@ -195,7 +191,6 @@ static void head_forward_backward(Gpt *gpt, const Acts *acts, int t)
     }
     ops->accumulate(head->grad, head->dtype, head->delta, (size_t)v * (size_t)d);
     ops->sum(gpt->device_loss, acts->losses, (size_t)t);
-    gpt->loss_tokens += t;
 }
 
 // ---- backward ----------------------------------------------------------------------------------
@@ -237,7 +232,7 @@ static void attention_backward(const Gpt *gpt, const Acts *acts, int slot, const
                        s->attn_in, weight_of(gpt, BANK_ATTN_GATE, q / 4), t, h, hd,
                        r->gate_channels);
     ops->attention_backward(acts->dqkv, acts->delta, acts->dy, s->o, s->lse, s->qkv, acts->cu,
-                            batch->n_docs, window, &gpt->device_step->attn_scale, t, h, hd);
+                            acts->n_docs, window, &gpt->device_step->attn_scale, t, h, hd);
     for (int at = 0, n = sequence_of(batch); at < t; at += n)
         ops->qkv_backward(
             rows(gpt, acts->dqkv_lin, at, 3 * d), scalar_delta(gpt, lambda),
@@ -292,14 +287,6 @@ static void trunk_backward(Gpt *gpt, const Acts *acts, const GptBatch *batch)
                             scalar_weight(gpt, recipe_smear(r)), n, d, r->gate_channels);
 }
 
-void gpt_sort_ids(int32_t *order, int32_t *start, const int32_t *ids, int t, int vocab)
-{
-    memset(start, 0, ((size_t)vocab + 1) * sizeof *start);
-    for (int p = 0; p < t; p++) start[ids[p] + 1]++;
-    for (int v = 0; v < vocab; v++) start[v + 1] += start[v];
-    for (int p = 0; p < t; p++) order[start[ids[p]]++] = p;
-}
-
 static void scatter_embeddings(Gpt *gpt, const Acts *acts, const GptBatch *batch)
 {
     const Recipe *r = &gpt->recipe;
@@ -308,41 +295,31 @@ static void scatter_embeddings(Gpt *gpt, const Acts *acts, const GptBatch *batch
     const GptBank *embed = &gpt->bank[BANK_EMBED], *ve = &gpt->bank[BANK_VALUE_EMBED];
     const size_t table = (size_t)ve->rows * (size_t)d * dtype_size(ve->dtype);
 
-    if (!batch->order)
-        gpt_sort_ids(gpt->host_order, gpt->host_start, batch->ids, t, r->vocab_padded);
-    ops->mem_put(acts->order, batch->order ? batch->order : gpt->host_order,
-                 (size_t)t * sizeof(int32_t));
     ops->embed_scatter(embed->grad, embed->dtype, acts->dnorm, acts->ids, acts->order, t, d);
     for (int k = 0; k < r->n_value_embeds; k++)
         ops->embed_scatter((char *)ve->grad + (size_t)k * table, ve->dtype, acts->dve[k], acts->ids,
                            acts->order, t, d);
 }
 
-// ---- public ------------------------------------------------------------------------------------
-
-void gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
+void micro_batch(Gpt *gpt, const Acts *acts, const GptBatch *batch)
 {
     static const BankId small[] = {BANK_ATTN_GATE, BANK_SMEAR_GATE, BANK_SCALARS};
     enum { N_SMALL = sizeof small / sizeof *small };
     const Ops *ops = gpt->ops;
-    const int t = batch->tokens;
     size_t n[N_SMALL];
-    Acts acts;
-    acts_layout(&acts, gpt, t, true, gpt->arena);
     for (int i = 0; i < N_SMALL; i++) {
         const GptBank *b = &gpt->bank[small[i]];
         n[i] = gpt_bank_size(b);
         ops->mem_zero(b->delta, n[i] * ops->acc_size);
     }
     ops_phase(ops, "forward");
-    trunk_forward(gpt, &acts, batch);
-    ops->mem_put(acts.targets, batch->targets, (size_t)t * sizeof(int32_t));
+    trunk_forward(gpt, acts, batch);
     ops_phase(ops, "head");
-    head_forward_backward(gpt, &acts, t);
+    head_forward_backward(gpt, acts, batch->tokens);
     grads_final(gpt, BANK_LM_HEAD, 1);
     ops_phase(ops, "backward");
-    trunk_backward(gpt, &acts, batch);
-    scatter_embeddings(gpt, &acts, batch);
+    trunk_backward(gpt, acts, batch);
+    scatter_embeddings(gpt, acts, batch);
     grads_final(gpt, BANK_EMBED, 1);
     grads_final(gpt, BANK_VALUE_EMBED, gpt->recipe.n_value_embeds);
     for (int i = 0; i < N_SMALL; i++) {
@@ -351,6 +328,24 @@ void gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
         grads_final(gpt, small[i], b->count);
     }
     ops_phase(ops, NULL);
+}
+
+// ---- public ------------------------------------------------------------------------------------
+
+void gpt_forward_backward(Gpt *gpt, const GptBatch *batch)
+{
+    const Ops *ops = gpt->ops;
+    const int t = batch->tokens;
+    const size_t bytes = (size_t)t * sizeof(int32_t);
+    Acts acts;
+    acts_layout(&acts, gpt, t, true, gpt->arena);
+    if (!batch->order)
+        gpt_sort_ids(gpt->host_order, gpt->host_start, batch->ids, t, gpt->recipe.vocab_padded);
+    put_inputs(gpt, &acts, batch);
+    ops->mem_put(acts.targets, batch->targets, bytes);
+    ops->mem_put(acts.order, batch->order ? batch->order : gpt->host_order, bytes);
+    micro_batch_queue(gpt, &acts, batch);
+    gpt->loss_tokens += t;
 }
 
 double *gpt_loss_sum(Gpt *gpt) { return gpt->device_loss; }
@@ -373,6 +368,7 @@ static void evaluate(Gpt *gpt, Acts *laid, const GptBatch *batch)
     const Ops *ops = gpt->ops;
     const int t = batch->tokens;
     acts_layout(laid, gpt, t, false, gpt->arena);
+    put_inputs(gpt, laid, batch);
     const Acts acts = *laid;
     ops_phase(ops, "validation");
     trunk_forward(gpt, &acts, batch);

@@ -20,6 +20,7 @@ typedef struct {
     // Generation: `past` tokens before the batch's only one have their keys and values in
     // slot[].qkv, and that one's document begins at `document`. Elsewhere past is 0.
     int past, document;
+    int n_docs;                          // in cu, with empty ones at the end (put_inputs)
     int32_t *ids, *targets, *cu, *order; // the batch on the device
     void *x0, *r0;                       // normed embedding; r (T)
     SlotActs slot[RECIPE_MAX_SLOTS];
@@ -37,6 +38,21 @@ typedef struct {
     void *dve[RECIPE_MAX_VALUE_EMBEDS];
 } Acts;
 
+// A hook's call: before_layer(at) where `bank` is -1, else grads_final(bank, at).
+typedef struct {
+    int bank, at;
+} HookCall;
+
+// The operations of a micro-batch as the device recorded them, in parts with a hook's call between
+// each two. The first numbers are all that their arguments depend on.
+enum { RECORDINGS = 8, RECORDING_PARTS = 3 * RECIPE_MAX_SLOTS + 16 };
+typedef struct {
+    int tokens, sequence, n_docs;
+    int parts; // 0: such a micro-batch has come once, and is not recorded yet
+    void *part[RECORDING_PARTS];
+    HookCall after[RECORDING_PARTS]; // the part
+} Recording;
+
 struct Gpt {
     Recipe recipe;
     const Ops *ops;
@@ -51,8 +67,12 @@ struct Gpt {
     double *device_loss; // sum of token losses since gpt_loss, on the device; then an evaluation's
     int64_t loss_tokens; // in the first sum
     GptHooks hooks;
-    int32_t *host_order; // positions sorted by token id
-    int32_t *host_start; // (V + 1) scratch of that sorting
+    Recording recording[RECORDINGS]; // the i-th kind of micro-batch is in i % RECORDINGS
+    int kinds;                       // that have come
+    Recording *recorder;             // what is being recorded, NULL mostly
+    int32_t *host_cu;                // documents with empty ones behind them
+    int32_t *host_order;             // positions sorted by token id
+    int32_t *host_start;             // (V + 1) scratch of that sorting
     GptMemory memory[GPT_MEMORY_ROWS];
 };
 
@@ -68,10 +88,22 @@ struct GptDecode {
 
 // arena.c: lays the activations out from `base` and returns the bytes; a NULL base only measures.
 size_t acts_layout(Acts *acts, const Gpt *gpt, int tokens, bool training, void *base);
+int acts_cu_room(const Gpt *gpt, int tokens); // numbers that acts->cu has room for
 
-// gpt.c: everything before the head, from a batch to acts->final. With acts->past the batch is one
-// token, batch->ids[-1] is the one before it, and acts' ids, x0 and r0 have room for that too.
+// inputs.c: a batch's ids and documents to the device, where trunk_forward's operations read them.
+// With acts->past the batch is one token, batch->ids[-1] is the one before it, and acts' ids, x0
+// and r0 have room for that too.
+void put_inputs(const Gpt *gpt, Acts *acts, const GptBatch *batch);
+
+// gpt.c: everything before the head, from those to acts->final.
 void trunk_forward(const Gpt *gpt, const Acts *acts, const GptBatch *batch);
+// gpt_forward_backward's operations, all but the puts.
+void micro_batch(Gpt *gpt, const Acts *acts, const GptBatch *batch);
+
+// recording.c: queues micro_batch, from its recording where the device has one.
+void micro_batch_queue(Gpt *gpt, const Acts *acts, const GptBatch *batch);
+void hook(const Gpt *gpt, HookCall call); // between operations
+void recordings_forget(Gpt *gpt);
 
 // params.c: pointers to the i-th item of a bank.
 void *weight_of(const Gpt *gpt, BankId id, int i);

@@ -36,7 +36,12 @@ void *scalar_delta(const Gpt *gpt, int index)
     return (char *)gpt->bank[BANK_SCALARS].delta + (size_t)index * gpt->ops->acc_size;
 }
 
-void gpt_set_hooks(Gpt *gpt, const GptHooks *hooks) { gpt->hooks = *hooks; }
+void gpt_set_hooks(Gpt *gpt, const GptHooks *hooks)
+{
+    recordings_forget(gpt); // which have the places of the hooks that there were
+    gpt->hooks = *hooks;
+}
+
 GptBank *gpt_bank(Gpt *gpt, BankId id) { return &gpt->bank[id]; }
 const Recipe *gpt_recipe(const Gpt *gpt) { return &gpt->recipe; }
 const Ops *gpt_ops(const Gpt *gpt) { return gpt->ops; }
@@ -180,9 +185,10 @@ Gpt *gpt_create(const Recipe *recipe, const Ops *ops, bool real_storage, int gra
         (size_t)acts.head_rows * (size_t)recipe->vocab_padded * ops->real_size; // a part of those
     gpt->memory[LOGITS].bytes = logits;
     gpt->memory[ACTIVATIONS].bytes -= logits;
+    gpt->host_cu = malloc(sizeof(int32_t) * (size_t)acts_cu_room(gpt, gpt_max_tokens(gpt)));
     gpt->host_order = malloc(sizeof(int32_t) * (size_t)recipe->micro_batch);
     gpt->host_start = malloc(sizeof(int32_t) * ((size_t)recipe->vocab_padded + 1));
-    if (short_of || !gpt->host_order || !gpt->host_start) {
+    if (short_of || !gpt->host_cu || !gpt->host_order || !gpt->host_start) {
         size_t total = 0;
         for (int i = 0; i < GPT_MEMORY_ROWS; i++) total += gpt->memory[i].bytes;
         fail(err,
@@ -200,6 +206,7 @@ void gpt_free(Gpt *gpt)
 {
     if (!gpt) return;
     const Ops *ops = gpt->ops;
+    recordings_forget(gpt);
     for (int id = 0; id < GPT_BANKS; id++) {
         GptBank *b = &gpt->bank[id];
         if (b->weight != b->param) ops->mem_free(b->weight);
@@ -215,6 +222,7 @@ void gpt_free(Gpt *gpt)
     ops->mem_free(gpt->device_step);
     ops->mem_free(gpt->device_loss);
     ops->mem_free(gpt->arena);
+    free(gpt->host_cu);
     free(gpt->host_order);
     free(gpt->host_start);
     free(gpt);

@@ -209,6 +209,17 @@ typedef struct Ops {
                     const StepState *step, void *workspace);
     size_t (*normuon_workspace)(const struct MuonBank *bank, const struct NsMethod *method);
 
+    // ---- recordings: NULL on a device that queues an operation as fast as it does it ------------
+    // From record on operations are noted and not done; recorded ends that and returns what replay
+    // queues in one call, any number of times, NULL where there was none. Arguments are as they
+    // were, pointers with them; what these point to is read when it runs. Between the two calls
+    // nothing is put, got, taken, freed or waited for, and no operation comes with shapes that it
+    // has not had before. forget may be called while the device is still at it.
+    void (*record)(void); // NULL as well where recordings are not wanted
+    void *(*recorded)(void);
+    void (*replay)(void *recording);
+    void (*forget)(void *recording);
+
     // ---- algorithms: NULL on a device that has one for each operation --------------------------
     // Whether the algorithm of a product that comes for the first time is chosen by timing it. Off
     // at first: for the shapes of training and validation it is worth the time, for those of

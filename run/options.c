@@ -53,6 +53,9 @@ static const Field table[] = {
     FIELD_B(Options, deterministic,
             "on a GPU: choose the algorithms of products by the library's order, not by timing, so "
             "that two runs agree to the last bit"),
+    FIELD_C(Options, graphs, "yes|no",
+            "on a GPU: queue a micro-batch as CUDA graphs, recorded when it comes for the second "
+            "time; no queues every kernel by itself, with the same results"),
     FIELD_B(Options, print_recipe, "print the recipe with its changes, and stop"),
     FIELD_B(Options, help, "print this, and stop"),
     FIELD_B(Options, version, "print the version, and stop"),
@@ -63,6 +66,7 @@ static const Options defaults = {
     .device = "auto",
     .storage = "recipe",
     .kernels = "auto",
+    .graphs = "yes",
     .nodes = 1,
     .seed = 1,
     .epochs = 1,

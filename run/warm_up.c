@@ -81,6 +81,7 @@ bool warm_up(Gpt *gpt, Optimizer *optimizer, ShardedOptimizer *sharded, Error *e
         gpt_forward_backward(gpt, &steps);
         if (sharded) sharded_step(sharded, step);
         if (optimizer) optimizer_step(optimizer, step);
+        if (ops->record) gpt_forward_backward(gpt, &steps); // the second one is recorded
         gpt_evaluate(gpt, &chunk);
         if (ops->tune) ops->tune(false);
         clear(gpt, optimizer, sharded);

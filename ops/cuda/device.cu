@@ -2,6 +2,7 @@
 #include "device.h"
 
 #include <atomic>
+#include <cassert>
 #include <mutex>
 
 #include "lt.cuh"
@@ -21,6 +22,8 @@ struct Device {
     cudaStream_t stream;
     void *scratch;
     std::atomic<long> waits, allocations;
+    bool recording;
+    long recordings;
 } device;
 
 // What mem_put has copied from the host and the GPU has not yet: slots of pinned memory, used in
@@ -85,6 +88,7 @@ void put_piece(void *to, const void *host, size_t bytes)
 
 void mem_put(void *to, const void *host, size_t bytes)
 {
+    assert(!device.recording); // a replay would copy what the slot holds by then
     use_device();
     for (size_t at = 0; at < bytes; at += kSlotBytes)
         put_piece((char *)to + at, (const char *)host + at,
@@ -104,6 +108,44 @@ void sync_stream(void)
 {
     device.waits++;
     CUDA_CHECK(cudaStreamSynchronize(device.stream));
+}
+
+// Recordings are CUDA graphs: what this thread queues on the stream is captured. Other threads,
+// such as NCCL's, may take memory or ask for events meanwhile, hence the mode; in this one a call
+// that cannot be captured ends the program.
+void record(void)
+{
+    device.recording = true;
+    CUDA_CHECK(cudaStreamBeginCapture(device.stream, cudaStreamCaptureModeThreadLocal));
+}
+
+void *recorded(void)
+{
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t made = nullptr;
+    size_t nodes = 0;
+    CUDA_CHECK(cudaStreamEndCapture(device.stream, &graph));
+    CUDA_CHECK(cudaGraphGetNodes(graph, nullptr, &nodes));
+    if (nodes > 0) {
+        CUDA_CHECK(cudaGraphInstantiate(&made, graph, 0));
+        device.allocations++;
+        device.recordings++;
+    }
+    CUDA_CHECK(cudaGraphDestroy(graph));
+    device.recording = false;
+    return made;
+}
+
+void replay(void *recording)
+{
+    CUDA_CHECK(cudaGraphLaunch(static_cast<cudaGraphExec_t>(recording), device.stream));
+}
+
+// One that the GPU is still at is freed when it is done (cuGraphExecDestroy), without a wait here.
+void forget(void *recording)
+{
+    CUDA_CHECK(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording)));
+    device.recordings--;
 }
 
 // The stream, the scratch and the staging memory.
@@ -187,6 +229,10 @@ Ops ops_cuda = {
     .adam = cuda_adam,
     .normuon = cuda_normuon,
     .normuon_workspace = cuda_normuon_workspace,
+    .record = record,
+    .recorded = recorded,
+    .replay = replay,
+    .forget = forget,
     .tune = cuda_tune,
     .plans_text = cuda_plans_text,
     .plans_restore = cuda_plans_restore,
@@ -202,8 +248,11 @@ const char *hint_of(cudaError_t status)
     case cudaErrorIllegalAddress:
     case cudaErrorLaunchFailure:
     case cudaErrorMisalignedAddress:
-        return "a kernel before this call is at fault; CUDA_LAUNCH_BLOCKING=1 or compute-sanitizer "
-               "names it";
+        return "a kernel before this call is at fault; --graphs no with CUDA_LAUNCH_BLOCKING=1, or "
+               "compute-sanitizer, names it";
+    case cudaErrorStreamCaptureUnsupported:
+    case cudaErrorStreamCaptureInvalidated:
+        return "a CUDA graph does not hold what was queued; --graphs no goes without; report it";
     case cudaErrorNoKernelImageForDevice:
         return "this program was built for other GPUs: make clean and build it here";
     case cudaErrorInvalidConfiguration:
@@ -245,9 +294,13 @@ bool cuda_deterministic(void) { return device.config.deterministic; }
 void ops_cuda_configure(const CudaConfig *config)
 {
     device.config = *config;
+    ops_cuda.record = config->no_graphs ? nullptr : record;
     if (device.found) set_fp8_size(); // which asks the GPU
 }
-CudaCounters cuda_counters(void) { return CudaCounters{device.waits, device.allocations}; }
+CudaCounters cuda_counters(void)
+{
+    return CudaCounters{device.waits, device.allocations, device.recordings};
+}
 
 void ops_cuda_select(int gpu) { device.index = gpu; }
 

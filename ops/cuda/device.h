@@ -8,6 +8,7 @@
 typedef struct {
     bool portable;      // kernels that any GPU since sm_80 can run: no wgmma, TMA, or fp8 products
     bool deterministic; // algorithms of products by the library's order, not by timing (lt.cuh)
+    bool no_graphs;     // every operation is queued by itself: nothing is recorded (ops.h)
 } CudaConfig;
 
 #ifdef __cplusplus
@@ -28,10 +29,11 @@ void ops_cuda_select(int gpu);
 // The stream (a cudaStream_t) of all operations, for who times or captures them.
 struct CUstream_st *cuda_stream(void);
 
-// How often, since the start, the host has waited for the GPU and taken memory of it. Neither
-// happens inside a training step (tests/gpu/test_gpt_cuda.c).
+// How often, since the start, the host has waited for the GPU and taken memory of it, which a new
+// recording does too. Neither happens inside a training step (tests/gpu/test_gpt_cuda.c).
 typedef struct {
     long waits, allocations;
+    long recordings; // that there are now
 } CudaCounters;
 CudaCounters cuda_counters(void);
 #ifdef __cplusplus

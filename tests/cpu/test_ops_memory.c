@@ -13,9 +13,10 @@ TEST(tables_are_full)
         CHECK(ops->real_type == (k ? DT_F64 : DT_F32) && ops->acc_type == ops->real_type);
         CHECK(!strcmp(ops->name, k ? "cpu-f64" : "cpu"));
         // from mem_alloc on, all members are pointers to functions; these a CPU has no use for
-        static const size_t absent[] = {offsetof(Ops, mem_info), offsetof(Ops, phase),
-                                        offsetof(Ops, tune), offsetof(Ops, plans_text),
-                                        offsetof(Ops, plans_restore)};
+        static const size_t absent[] = {
+            offsetof(Ops, mem_info), offsetof(Ops, phase),      offsetof(Ops, record),
+            offsetof(Ops, recorded), offsetof(Ops, replay),     offsetof(Ops, forget),
+            offsetof(Ops, tune),     offsetof(Ops, plans_text), offsetof(Ops, plans_restore)};
         void (*const *function)(void) = (void (*const *)(void)) & ops->mem_alloc;
         for (size_t i = 0; i < (sizeof *ops - offsetof(Ops, mem_alloc)) / sizeof *function; i++) {
             bool wanted = true;

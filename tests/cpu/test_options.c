@@ -90,6 +90,7 @@ TEST(refusals)
     refused("--heads --steps 3", "--heads needs a value");
     refused("--head fp9", "--head fp9 is not one of: fp8, full");
     refused("--device gpu", "--device gpu is not one of: auto, cpu, cuda");
+    refused("--graphs maybe", "--graphs maybe is not one of: yes, no");
     refused("--adam-lr nan", "--adam-lr nan is not a number: 0 to 10");
     refused("--micro_batch 8", "--micro-batch 8 is out of range: 16 to 1048576");
     refused("--steps -1", "--steps -1 is out of range: 0 to 100000000");
