@@ -113,7 +113,8 @@ int main(int argc, char **argv)
     for (int path = 0; path < 3; path++)
         for (auto &cu_values : documents)
             for (int w : {128, 384, 896, 1408, 1664}) {
-                const CudaConfig config = {path == 2, false};
+                CudaConfig config = {};
+                config.portable = path == 2;
                 attention_has_producer = path == 0;
                 ops_cuda_configure(&config);
                 const int docs = (int)cu_values.size() - 1;

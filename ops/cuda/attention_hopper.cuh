@@ -20,10 +20,6 @@
 constexpr int kConsumers = 2, kHopperThreads = (1 + kConsumers) * kGroup, kOwnSets = 2;
 constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 
-// Of ns_hopper.cu: a map that copies 64 columns of 64 rows; rows past the end read as zero.
-CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols, int box_rows);
-int multiprocessors();
-
 // One block on each multiprocessor, or one for each span where those are fewer.
 template <typename... Params, typename... Args>
 void launch_persistent(void (*kernel)(Params...), int shared_bytes, int t, int h, Args... args)

@@ -436,7 +436,7 @@ void attention_hopper_backward(void *dqkv, void *delta, const void *d_o, const v
                                const int32_t *window, const double *scale, int t, int h, int d)
 {
     const auto run = d == 64 ? backward<64> : backward<128>;
-    run((bf16 *)dqkv, (float *)delta, tensor_map(DT_BF16, d_o, 1, t, h * d, kTile),
-        tensor_map(DT_BF16, qkv, 1, t, 3 * h * d, kTile), (const bf16 *)o, (const float *)lse, cu,
-        n_docs, window, scale, t, h);
+    run((bf16 *)dqkv, (float *)delta, tensor_map(DT_BF16, d_o, 1, t, h * d),
+        tensor_map(DT_BF16, qkv, 1, t, 3 * h * d), (const bf16 *)o, (const float *)lse, cu, n_docs,
+        window, scale, t, h);
 }

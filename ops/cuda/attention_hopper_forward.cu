@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
 void attention_hopper_forward(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
                               const int32_t *window, const double *scale, int t, int h, int d)
 {
-    const CUtensorMap map = tensor_map(DT_BF16, qkv, 1, t, 3 * h * d, kTile);
+    const CUtensorMap map = tensor_map(DT_BF16, qkv, 1, t, 3 * h * d);
     const auto kernel = d == 64 ? forward_kernel<64> : forward_kernel<128>;
     launch_persistent(kernel, d == 64 ? kBytes<64> : kBytes<128>, t, h, (bf16 *)o, (float *)lse,
                       map, cu, n_docs, window, scale, t, h);

@@ -16,6 +16,14 @@
 #define ON_HOPPER 0
 #endif
 
+// ---- host (hopper.cu)
+// ------------------------------------------------------------------------------------------
+
+// Boxes of 64 x 64 of (batch, rows, cols), 16-bit; what lies outside reads as zero and is not
+// written. Data and rows start at multiples of 16 bytes.
+CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols);
+int multiprocessors();
+
 namespace hopper
 {
 

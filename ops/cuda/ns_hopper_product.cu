@@ -563,6 +563,17 @@ int k_blocks(bool small, int k)
 
 } // namespace
 
+bool ns_hopper_can(DType type)
+{
+    static const bool hopper = [] {
+        int device, major;
+        CUDA_CHECK(cudaGetDevice(&device));
+        CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+        return major == 9;
+    }();
+    return hopper && type != DT_F32;
+}
+
 void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 {
     const bool small = small_tiles(w.batch, m);

@@ -71,7 +71,7 @@ bool ns_apply_takes_factors(DType type);
 // For benches and tests: false keeps to cuBLASLt from now on.
 extern "C" void ns_use_hopper(bool yes);
 
-// ns_hopper.cu, ns_hopper_product.cu
+// ns_hopper_product.cu
 bool ns_hopper_can(DType type);
 void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m, int k);
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,

@@ -1,6 +1,6 @@
 // Blocks of 64 x 64 numbers, of which the tiles of the Newton-Schulz products on Hopper consist: in
 // shared memory (64 rows of 128 bytes, swizzled as the copy engine does it), in the accumulators of
-// a warpgroup, and their way between the two and to global memory. On the host, tensor maps.
+// a warpgroup, and their way between the two and to global memory.
 #ifndef OPS_CUDA_NS_TILE_CUH
 #define OPS_CUDA_NS_TILE_CUH
 
@@ -10,13 +10,6 @@
 constexpr int kBlock = 64, kWarpgroup = 128; // rows and columns of a block; threads
 constexpr uint32_t kBlockBytes = kBlock * kBlock * 2;
 constexpr int kAccumulators = kBlock * kBlock / kWarpgroup; // a thread's, of one block
-
-// ---- host
-// ------------------------------------------------------------------------------------------
-
-// Boxes of one block of (batch, rows, cols); what lies outside reads as zero and is not written.
-CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int cols);
-int multiprocessors();
 
 #if ON_HOPPER
 namespace hopper

@@ -1,5 +1,5 @@
-// What launching the Newton-Schulz products on Hopper needs of the driver.
-#include "ns_tile.cuh"
+// What launching kernels for Hopper needs of the driver.
+#include "hopper.cuh"
 
 namespace
 {
@@ -29,7 +29,7 @@ CUtensorMap tensor_map(DType type, const void *data, int batch, int rows, int co
     CUtensorMap map;
     const cuuint64_t dims[] = {(cuuint64_t)cols, (cuuint64_t)rows, (cuuint64_t)batch};
     const cuuint64_t strides[] = {2 * (cuuint64_t)cols, 2 * (cuuint64_t)cols * (cuuint64_t)rows};
-    const cuuint32_t box[] = {kBlock, kBlock, 1}, steps[] = {1, 1, 1};
+    const cuuint32_t box[] = {64, 64, 1}, steps[] = {1, 1, 1};
     const CUresult status = encoder()(
         &map, type == DT_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         3, const_cast<void *>(data), dims, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
@@ -50,15 +50,4 @@ int multiprocessors()
         return value;
     }();
     return count;
-}
-
-bool ns_hopper_can(DType type)
-{
-    static const bool hopper = [] {
-        int device, major;
-        CUDA_CHECK(cudaGetDevice(&device));
-        CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-        return major == 9;
-    }();
-    return hopper && type != DT_F32;
 }
