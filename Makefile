@@ -147,6 +147,7 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver.o $(LI
 
 $(BUILD)/tests/gpu/%.o $(BUILD)/run/cuda/%.o: EXTRA += $(CUDA_INC)
 
+$(BUILD)/tests/gpu/test_polar_cuda: $(BUILD)/bench/polar_cuda.cu.o $(BUILD)/bench/inputs_cuda.cu.o $(ABLATE)
 $(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
@@ -173,7 +174,9 @@ $(BUILD)/bench/%.o: EXTRA += $(CUDA_INC)
 
 $(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
 $(BUILD)/bench/decode_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
-$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench: %: %.o $(LIB) $(CUDA_OBJ)
+$(BUILD)/bench/ns_bench: $(patsubst %,$(BUILD)/bench/%,ns_report.o ns_time.cu.o ns_errors.cu.o \
+                           polar_cuda.cu.o inputs_cuda.cu.o) $(ABLATE)
+$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench $(BUILD)/bench/ns_bench: %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)

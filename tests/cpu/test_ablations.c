@@ -120,6 +120,13 @@ TEST(figures)
     f.log_x = f.log_y = false;
     CHECK(figure_write(&f, path, &err) && !strstr(slurp(path), "nan"), "one point");
     figure_free(&f);
+    static const char *const places[] = {"2x3", "4x5"};
+    f.x_labels = 2, f.x_label = places;
+    series_add(figure_line(&f, "one"), 1.1, 7);
+    CHECK(figure_write(&f, path, &err) && strstr(slurp(path), ">2x3<") &&
+              strstr(slurp(path), ">4x5<") && !strstr(slurp(path), ">1<"),
+          "places with names");
+    figure_free(&f);
     unlink(path);
 }
 
