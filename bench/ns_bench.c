@@ -56,7 +56,7 @@ static const Options defaults = {
 #define ERROR_HEAD "m,n,input,method,matrices,polar,orthogonality,rank,residual"
 
 typedef struct {
-    NsShape shape[NS_BENCH_SHAPES];
+    BankShape shape[NS_BENCH_SHAPES];
     NsMethod method[NS_BENCH_METHODS];
     const char *input[NS_BENCH_INPUTS];
     int shapes, methods, inputs;
@@ -67,7 +67,7 @@ typedef struct {
 static bool read_lists(Bench *b, Options *o, Error *err)
 {
     for (char *word = strtok(o->shapes, ","); word; word = strtok(NULL, ",")) {
-        NsShape s = {0};
+        BankShape s = {0};
         int used = 0;
         if (sscanf(word, "%4dx%5dx%5d%n", &s.batch, &s.m, &s.n, &used) != 3 || word[used] ||
             s.batch < 1 || s.m < 1 || s.n < s.m || s.n > 16384)
@@ -94,7 +94,7 @@ static bool read_lists(Bench *b, Options *o, Error *err)
 
 // ---- times -------------------------------------------------------------------------------------
 
-static bool time_shape(Bench *b, const NsShape *s, NsTime *times, Error *err)
+static bool time_shape(Bench *b, const BankShape *s, NsTime *times, Error *err)
 {
     NsMethod missing[NS_BENCH_METHODS];
     NsTime fresh[NS_BENCH_METHODS];
@@ -118,7 +118,7 @@ static bool time_shape(Bench *b, const NsShape *s, NsTime *times, Error *err)
         const NsTime t = times[k];
         printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%", s->batch, s->m, s->n,
                b->method[k].name, t.us, t.tflops, 100 * t.floor);
-        const double peer = ns_peer_us(PEER_FLASH, s);
+        const double peer = peer_us(PEER_FLASH, s);
         if (isfinite(peer)) printf("  %8.0f", peer);
         printf(is_fresh ? "  failed %d\n" : "  (from the file)\n", t.failed);
         fflush(stdout);
@@ -128,14 +128,24 @@ static bool time_shape(Bench *b, const NsShape *s, NsTime *times, Error *err)
     return true;
 }
 
+static bool draw_chart(const Bench *b, const NsTime *times, const char *path, Error *err)
+{
+    double us[NS_BENCH_SHAPES * NS_BENCH_METHODS];
+    const char *names[NS_BENCH_METHODS];
+    char finding[256];
+    for (int k = 0; k < b->methods; k++) names[k] = b->method[k].name;
+    for (int i = 0; i < b->shapes * b->methods; i++) us[i] = times[i].us;
+    return peers_chart(path, b->shape, b->shapes, names, b->methods, us, b->device, finding,
+                       sizeof finding, err);
+}
+
 static bool time_all(Bench *b, const char *svg, Error *err)
 {
     NsTime times[NS_BENCH_SHAPES * NS_BENCH_METHODS];
     printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
     for (int i = 0; i < b->shapes; i++)
         if (!time_shape(b, &b->shape[i], times + i * b->methods, err)) return false;
-    return !*svg ||
-           ns_report_chart(svg, b->shape, b->shapes, b->method, b->methods, times, b->device, err);
+    return !*svg || draw_chart(b, times, svg, err);
 }
 
 // ---- errors ------------------------------------------------------------------------------------
@@ -247,8 +257,8 @@ static void print_errors(const Bench *b, const NsErrorRow *row, const Mean *mean
 }
 
 // The shape's errors with that input; *row is not filled for a file without such matrices.
-static bool error_row(Bench *b, NsErrorRow *row, const NsShape *s, const char *input, int matrices,
-                      bool *filled, Error *err)
+static bool error_row(Bench *b, NsErrorRow *row, const BankShape *s, const char *input,
+                      int matrices, bool *filled, Error *err)
 {
     Mean mean;
     *row = (NsErrorRow){s->m, s->n, strncmp(input, "momentum=", 9) ? input : "momentum", {{0, 0}}};

@@ -2,6 +2,7 @@
 #ifndef BENCH_NS_BENCH_H
 #define BENCH_NS_BENCH_H
 
+#include "../ablate/peers.h"
 #include "../ns.h"
 
 #ifdef __cplusplus
@@ -9,10 +10,6 @@ extern "C" {
 #endif
 
 enum { NS_BENCH_METHODS = 16, NS_BENCH_SHAPES = 32, NS_BENCH_INPUTS = 16 };
-
-typedef struct {
-    int batch, m, n;
-} NsShape;
 
 typedef struct {
     double us;     // median of CUDA-graph replays over inputs that together exceed the L2 cache
@@ -25,9 +22,9 @@ typedef struct {
 // The GPU's name.
 void ns_bench_device(char *name, size_t size);
 // Times of the methods on bf16 inputs (batch,m,n).
-void ns_bench_time(NsTime *times, const NsMethod *methods, int n_methods, const NsShape *shape);
+void ns_bench_time(NsTime *times, const NsMethod *methods, int n_methods, const BankShape *shape);
 // Prints a line for each of the iteration's products alone.
-void ns_bench_products(const NsShape *shape);
+void ns_bench_products(const BankShape *shape);
 
 typedef struct {
     double polar;         // |Y - U V^T|_F / |U V^T|_F
@@ -49,17 +46,6 @@ bool ns_bench_errors(NsErrors *errors, NsReference *reference, const NsMethod *m
                      const double *host, Error *err);
 
 // ---- ns_report.c -------------------------------------------------------------------------------
-
-// Microseconds of a peer on one H200 as published for this project (turbo_muon.md section 3), NaN
-// where there are none.
-typedef enum { PEER_TORCH, PEER_DION, PEER_FLASH, N_PEERS } Peer;
-const char *ns_peer_name(Peer peer);
-double ns_peer_us(Peer peer, const NsShape *shape);
-
-// An SVG of times by shape, relative to the fastest peer's: times (n_shapes,n_methods), `device`
-// the GPU's name. Shapes without a peer are left out.
-bool ns_report_chart(const char *path, const NsShape *shapes, int n_shapes, const NsMethod *methods,
-                     int n_methods, const NsTime *times, const char *device, Error *err);
 
 typedef struct {
     int m, n;

@@ -100,9 +100,9 @@ extern "C" void ns_bench_device(char *name, size_t size)
 }
 
 extern "C" void ns_bench_time(NsTime *times, const NsMethod *methods, int n_methods,
-                              const NsShape *shape)
+                              const BankShape *shape)
 {
-    const NsShape s = *shape;
+    const BankShape s = *shape;
     const size_t numbers = (size_t)s.batch * s.m * s.n, bytes = 2 * numbers;
     const int inputs = bytes > (100u << 20) ? 1 : std::min<size_t>(16, (100u << 20) / bytes + 1);
     bf16 *x = static_cast<bf16 *>(room(inputs * bytes));
@@ -125,9 +125,9 @@ extern "C" void ns_bench_time(NsTime *times, const NsMethod *methods, int n_meth
     CUDA_CHECK(cudaFree(out));
 }
 
-extern "C" void ns_bench_products(const NsShape *shape)
+extern "C" void ns_bench_products(const BankShape *shape)
 {
-    const NsShape s = *shape;
+    const BankShape s = *shape;
     cudaStream_t const stream = bench_stream();
     const size_t wide = (size_t)s.batch * s.m * s.n, square = (size_t)s.batch * s.m * s.m;
     bf16 *x = static_cast<bf16 *>(room(2 * wide)), *a = static_cast<bf16 *>(room(2 * square));
