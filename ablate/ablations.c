@@ -17,7 +17,8 @@
 enum { USAGE = 2 };
 
 typedef struct {
-    char folder[1024], sizes[256], inputs[256], momentum[1024], page[1024], command[1024];
+    char folder[1024], sizes[256], inputs[256], momentum[1024], page[1024], gpu[1024],
+        command[1024];
     int seeds, momentum_matrices;
     int64_t seed;
     bool help;
@@ -33,6 +34,7 @@ static const Field table[] = {
     FIELD_N(Options, momentum_matrices, 1, 1000, "of each of its banks, spread over the layers"),
     FIELD_N(Options, seed, 0, 4294967295, "another seed, other matrices"),
     FIELD_S(Options, page, NULL, "FILE", "that `ablations page` writes; figures go beside it"),
+    FIELD_S(Options, gpu, NULL, "FOLDER", "of scripts/ablate_gpu.sh's tables, for the page"),
     FIELD_S(Options, command, NULL, "TEXT", "what the page says of how its tables were made"),
     FIELD_B(Options, help, "print this, and stop"),
     {.name = NULL},
@@ -43,6 +45,7 @@ static const Options defaults = {
     .sizes = "64x64,96x384",
     .inputs = "gaussian,uniform,levy1.0,levy1.5,levy1.75,rows,columns,low-rank",
     .page = "docs/ablations.md",
+    .gpu = "bench/ablations_gpu",
     .seeds = 2,
     .momentum_matrices = 4,
     .seed = 1};
@@ -105,7 +108,7 @@ static bool run(Options *o, const char *study, bool *usage, Error *err)
         strcmp(study, "page"))
         return fail(err, "no study '%.40s': there are error, remedies, time and page", study);
     *usage = false;
-    if (!strcmp(study, "page")) return page_write(o->folder, o->page, o->command, err);
+    if (!strcmp(study, "page")) return page_write(o->folder, o->gpu, o->page, o->command, err);
     return folder_make(o->folder, err) && (!strcmp(study, "error")      ? studies_error(&s, err)
                                            : !strcmp(study, "remedies") ? studies_remedies(&s, err)
                                                                         : studies_time(&s, err));

@@ -61,7 +61,7 @@ static bool remedies_study(void *table, Sample *s, Error *err)
                  {"schatten4", 3}, {"schatten4", 4}, {"schatten4", 5}};
     char row[512];
     int used = snprintf(row, sizeof row, "%s,%d,%d,%d", s->input, s->m, s->n, s->seed);
-    if (csv_find(table, row) >= 0) return true;
+    if (csv_find(table, row, 0) >= 0) return true;
     sample_decompose(s);
     if (sample_largest(s) == 0) return true;
     const size_t size = (size_t)s->m * (size_t)s->n;

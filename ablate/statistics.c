@@ -60,12 +60,15 @@ double detectable_pooled(double deviation, int n, double freedom)
 
 double detectable(double deviation, int n) { return detectable_pooled(deviation, n, 2 * (n - 1)); }
 
-double pooled_deviation(const double *x, int groups, int n, double *freedom)
+double pooled_deviation(const double *x, const int *n, int groups, double *freedom)
 {
     double square = 0;
-    for (int i = 0; i < groups; i++) square += pow(deviation_of(x + i * n, n), 2);
-    *freedom = groups * (n - 1);
-    return sqrt(square / groups);
+    *freedom = 0;
+    for (int i = 0; i < groups; x += n[i++]) {
+        square += (n[i] - 1) * pow(deviation_of(x, n[i]), 2);
+        *freedom += n[i] - 1;
+    }
+    return *freedom > 0 ? sqrt(square / *freedom) : NAN;
 }
 
 double student_below(double t, double freedom)

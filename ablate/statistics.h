@@ -13,8 +13,9 @@ double welch(const double *x, int nx, const double *y, int ny);
 double detectable(double deviation, int n);
 // The same with the deviation known from `freedom` degrees of freedom, of several methods together.
 double detectable_pooled(double deviation, int n, double freedom);
-// The deviation within groups x (groups,n), n >= 2, and its degrees of freedom.
-double pooled_deviation(const double *x, int groups, int n, double *freedom);
+// The deviation within groups, of n[i] numbers each, that follow one another in x, and its degrees
+// of freedom; NaN when there are none.
+double pooled_deviation(const double *x, const int *n, int groups, double *freedom);
 // P(T < t) of Student's distribution.
 double student_below(double t, double freedom);
 // Student's one-sided test that the mean of x lies below `value`: the probability of a mean as low

@@ -29,7 +29,7 @@ static bool add_error(Tables *t, const Sample *s, const NsMethod *method, const 
     char key[512], row[768];
     snprintf(key, sizeof key, "%s,%d,%d,%d,%s,%s,%d,%s", s->input, s->m, s->n, s->seed, norm,
              method->table, method->iterations, method->gram ? "gram" : "standard");
-    if (csv_find(&t->error, key) >= 0) return true;
+    if (csv_find(&t->error, key, 0) >= 0) return true;
     double *y = malloc(sizeof(double) * (size_t)s->m * (size_t)s->n);
     sample_apply(y, s, method, factor);
     snprintf(row, sizeof row, "%s,%.5g,%.5g,%.5g", key, sample_distance(y, s),
@@ -70,7 +70,7 @@ static bool bias_row(Tables *t, const Sample *s, Error *err)
     const size_t size = (size_t)s->m * (size_t)s->n;
     char row[512];
     int used = snprintf(row, sizeof row, "%s,%d,%d,%d", s->input, s->m, s->n, s->seed);
-    if (csv_find(&t->bias, row) >= 0) return true;
+    if (csv_find(&t->bias, row, 0) >= 0) return true;
     double *x = malloc(sizeof(double) * size), *polar = malloc(sizeof(double) * size);
     memcpy(x, s->g, sizeof(double) * size);
     inputs_normalize(x, s->m, s->n, NS_NORM_AOL, 0);
@@ -106,7 +106,7 @@ static bool add_bins(Tables *t, const Sample *s, const char *method, const doubl
                  (double)count[b] / s->m);
         char *const last = strrchr(row, ',');
         *last = '\0';
-        const bool there = csv_find(&t->spectrum, row) >= 0;
+        const bool there = csv_find(&t->spectrum, row, 0) >= 0;
         *last = ',';
         if (!there && !csv_add(&t->spectrum, row, err)) return false;
     }
@@ -139,7 +139,7 @@ static bool error_study(void *tables, Sample *s, Error *err)
     Tables *t = tables;
     char key[256];
     snprintf(key, sizeof key, "%s,%d,%d,%d,s4-gram5,2.239", s->input, s->m, s->n, s->seed);
-    if (csv_find(&t->spectrum, key) >= 0) return true; // its last row
+    if (csv_find(&t->spectrum, key, 0) >= 0) return true; // its last row
     fprintf(stderr, "%s %dx%d, matrix %d\n", s->input, s->m, s->n, s->seed);
     sample_decompose(s);
     return sample_largest(s) == 0 ||
@@ -209,7 +209,7 @@ bool studies_time(const Studies *o, Error *err)
             NsMethod method;
             char key[128], row[192];
             snprintf(key, sizeof key, "%s,%d,%d", methods[i], o->size[z].m, o->size[z].n);
-            if (csv_find(&csv, key) >= 0) continue;
+            if (csv_find(&csv, key, 0) >= 0) continue;
             ok = ns_method_find(&method, methods[i], err);
             if (!ok) break;
             snprintf(row, sizeof row, "%s,%.1f", key,

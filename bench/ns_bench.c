@@ -102,7 +102,7 @@ static bool time_shape(Bench *b, const BankShape *s, NsTime *times, Error *err)
     char key[NS_BENCH_METHODS][96], row[192];
     for (int k = 0; k < b->methods; k++) {
         snprintf(key[k], sizeof key[k], "%d,%d,%d,%s", s->batch, s->m, s->n, b->method[k].name);
-        const int at = csv_find(&b->time, key[k]);
+        const int at = csv_find(&b->time, key[k], 0);
         times[k].us = -1; // not known
         if (at < 0)
             missing[n++] = b->method[k];
@@ -221,7 +221,7 @@ static bool known(NsErrorRow *row, const Bench *b)
     for (int i = 0; i < b->methods; i++) {
         char key[160];
         error_key(key, sizeof key, row->m, row->n, row->input, b->method[i].name);
-        const int at = csv_find(&b->error, key);
+        const int at = csv_find(&b->error, key, 0);
         if (at < 0) return false;
         row->error[i].polar = csv_number(&b->error, at, "polar");
         row->error[i].orthogonality = csv_number(&b->error, at, "orthogonality");
@@ -237,7 +237,7 @@ static bool keep(Bench *b, const NsErrorRow *row, const Mean *mean, Error *err)
         snprintf(text, sizeof text, "%s,%d,%.5g,%.5g,%d,%.2g", key, mean->matrices,
                  row->error[i].polar, row->error[i].orthogonality, mean->reference.rank,
                  mean->reference.residual);
-        if (csv_find(&b->error, key) < 0 && !csv_add(&b->error, text, err)) return false;
+        if (csv_find(&b->error, key, 0) < 0 && !csv_add(&b->error, text, err)) return false;
     }
     return true;
 }

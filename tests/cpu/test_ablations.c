@@ -33,11 +33,11 @@ TEST(table_grows)
     Csv csv;
     Error err;
     CHECK(csv_open(&csv, path, "input,m,error", &err), "%s", err.text);
-    CHECK(csv.rows == 0 && csv_find(&csv, "gaussian,64") < 0);
+    CHECK(csv.rows == 0 && csv_find(&csv, "gaussian,64", 0) < 0);
     CHECK(csv_add(&csv, "gaussian,64,0.25", &err) && csv_add(&csv, "rows,64,nan", &err));
     csv_close(&csv);
     CHECK(csv_open(&csv, path, "input,m,error", &err), "%s", err.text);
-    CHECK(csv.rows == 2 && csv_find(&csv, "rows,64") == 1 && csv_find(&csv, "rows,6") < 0);
+    CHECK(csv.rows == 2 && csv_find(&csv, "rows,64", 0) == 1 && csv_find(&csv, "rows,6", 0) < 0);
     CHECK(csv_number(&csv, 0, "error") == 0.25 && isnan(csv_number(&csv, 1, "error")));
     CHECK(isnan(csv_number(&csv, 0, "input")) && isnan(csv_number(&csv, 0, "none")));
     CHECK(!strcmp(csv_text(&csv, 1, "input"), "rows") && !*csv_text(&csv, 2, "input"));
@@ -97,7 +97,7 @@ TEST(statistics)
     CHECK_NEAR(detectable_pooled(1, 2, 4), 2.77644511 + 0.94096458, 1e-6);
     double freedom;
     const double groups[] = {1, 2, 3, 2, 4, 6}; // deviations 1 and 2
-    CHECK_NEAR(pooled_deviation(groups, 2, 3, &freedom), sqrt(2.5), 1e-15);
+    CHECK_NEAR(pooled_deviation(groups, (int[]){3, 3}, 2, &freedom), sqrt(2.5), 1e-15);
     CHECK(freedom == 4);
 }
 

@@ -1,0 +1,144 @@
+// Which orthogonaliser for which use, derived from the tables.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "page_parts.h"
+#include "statistics.h"
+#include "studies.h"
+
+// The method whose value is the least of those that `allowed` lets through (NULL: all); NULL when
+// there is none. The value comes back in *least.
+typedef double MethodValue(const Page *p, const char *method);
+static const char *least_of(const Page *p, MethodValue *value, MethodValue *allowed, double *least)
+{
+    const char *best = NULL;
+    *least = INFINITY;
+    for (int i = 0; page_method(i); i++) {
+        const double now = value(p, page_method(i));
+        if (!(now < *least) || (allowed && !(allowed(p, page_method(i)) > 0))) continue;
+        *least = now, best = page_method(i);
+    }
+    return best;
+}
+
+static double momentum_error(const Page *p, const char *method)
+{
+    return page_named_error(p, "momentum", 0, 0, method);
+}
+
+static double gaussian_error(const Page *p, const char *method)
+{
+    return page_named_error(p, "gaussian", 0, 0, method);
+}
+
+static double hard_error(const Page *p, const char *method)
+{
+    return 0.5 * (page_named_error(p, "columns", 0, 0, method) +
+                  page_named_error(p, "low-rank", 0, 0, method));
+}
+
+static double microseconds(const Page *p, const char *method)
+{
+    const double us = page_gpu_us(p, 22, 768, 3072, method);
+    char key[96];
+    if (isfinite(us)) return us;
+    snprintf(key, sizeof key, "%s,%d,%d", method, p->m, p->n);
+    return page_mean(&p->time, key, "us");
+}
+
+static double is_as_polar5(const Page *p, const char *method) // 1 or -1: on momentum, within 2 %
+{
+    return momentum_error(p, method) <= 1.02 * momentum_error(p, "polar5") ? 1 : -1;
+}
+
+static double is_of_four(const Page *p, const char *method)
+{
+    (void)p;
+    return strchr(method, '4') && !strchr(method, '5') ? 1 : -1;
+}
+
+// Of the methods whose loss is not told apart from the lowest, the one with the least time a step.
+static const char *fastest_trained(const Csv *c, int step, const char *lowest,
+                                   const GpuTraining *pooled, double *ms)
+{
+    double best[MAX_ROWS], loss[MAX_ROWS], time[MAX_ROWS];
+    const int n_best = page_losses(c, lowest, step, best, time);
+    const char *fastest = lowest;
+    *ms = mean_of(time, n_best);
+    for (int i = 0; page_trained(c, i); i++) {
+        const int n = page_losses(c, page_trained(c, i), step, loss, time);
+        const double p =
+            pooled ? page_pooled_p(pooled, mean_of(loss, n) - mean_of(best, n_best), n, n_best)
+                   : welch(loss, n, best, n_best);
+        if (p < 0.05 || !(mean_of(time, n) < *ms)) continue;
+        fastest = page_trained(c, i), *ms = mean_of(time, n);
+    }
+    return fastest;
+}
+
+static const char *lowest_loss(const Csv *c, double *lowest)
+{
+    double loss[MAX_ROWS], ms[MAX_ROWS];
+    const char *name = NULL;
+    *lowest = INFINITY;
+    for (int i = 0; page_trained(c, i); i++) {
+        const int n = page_losses(c, page_trained(c, i), 0, loss, ms);
+        if (mean_of(loss, n) < *lowest) *lowest = mean_of(loss, n), name = page_trained(c, i);
+    }
+    return name;
+}
+
+void page_advice(Page *p)
+{
+    double value, ms;
+    GpuTraining t;
+    const char *name;
+    fprintf(p->out, "## Which orthogonaliser for which use\n\nBy the tables below, and no further "
+                    "than they reach.\n\n| use | take | why |\n|---|---|---|\n"
+                    "| the recipe to the letter, or laying a run beside its logs | turbo4 | they "
+                    "were made with it |\n");
+    if ((name = least_of(p, momentum_error, NULL, &value)))
+        fprintf(
+            p->out,
+            "| the nearest to U Vᵀ on real momentum | %s | polar error %.3f; turbo4 %.3f, polar5 "
+            "%.3f |\n",
+            name, value, momentum_error(p, "turbo4"), momentum_error(p, "polar5"));
+    if (isfinite(momentum_error(p, "polar5")) &&
+        (name = least_of(p, microseconds, is_as_polar5, &value)))
+        fprintf(
+            p->out,
+            "| as near as polar5 on real momentum, in the least time | %s | %.0f µs at %s; polar5 "
+            "%.0f, turbo4 %.0f |\n",
+            name, value,
+            isfinite(page_gpu_us(p, 22, 768, 3072, name)) ? "22 x 768 x 3072 on the GPU"
+                                                          : "the largest Gaussian on the CPU",
+            microseconds(p, "polar5"), microseconds(p, "turbo4"));
+    if ((name = least_of(p, hard_error, NULL, &value)))
+        fprintf(p->out,
+                "| badly scaled columns, or low rank and noise | %s | mean error of the two %.3f; "
+                "turbo4 %.3f |\n",
+                name, value, hard_error(p, "turbo4"));
+    if ((name = least_of(p, gaussian_error, is_of_four, &value)))
+        fprintf(
+            p->out,
+            "| well-conditioned matrices, four iterations | %s | error on Gaussians %.3f; turbo4 "
+            "%.3f |\n",
+            name, value, gaussian_error(p, "turbo4"));
+    if ((name = lowest_loss(&p->training, &value))) {
+        const char *fast = fastest_trained(&p->training, 0, name, NULL, &ms);
+        fprintf(p->out,
+                "| training `tiny` on a CPU | %s | loss not told apart from the lowest (%s, %.4f), "
+                "%.1f ms a step |\n",
+                fast, name, value, ms);
+    }
+    if (page_gpu_best(p, &t)) {
+        const char *fast = fastest_trained(&p->gpu.training, t.last, t.method, &t, &ms);
+        fprintf(
+            p->out,
+            "| training `speedrun` on a GPU | %s | loss at step %d not told apart from the lowest "
+            "(%s, %.4f; the runs tell %.4f), %.1f ms a step |\n",
+            fast, t.last, t.method, t.loss, t.detectable, ms);
+    }
+    fputc('\n', p->out);
+}
