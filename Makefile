@@ -71,16 +71,16 @@ MAINS := train_gpt.c run/ranks.c run/generate_main.c
 LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAINS),$(SRC))) \
          $(patsubst %.c,$(BUILD)/%.f64.o,$(wildcard ops/cpu/*.c))
 DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c data/tokenize.c,$(wildcard data/*.c)))
-ABLATE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out ablate/search.c ablate/ablations.c,$(wildcard ablate/*.c)))
+ABLATE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out ablate/search.c ablate/ablations.c ablate/verdict.c,$(wildcard ablate/*.c)))
 TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c))
 GPU_TESTS := $(if $(CUDA_OBJ),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/gpu/test_*.c)))
 FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
 .SECONDARY: # keep what was built on the way
-.PHONY: lib ablations search train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
+.PHONY: lib ablations search verdict train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
 train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
-all: train tokenize search ablations $(TESTS) $(GPU_TESTS) $(FUZZ)
+all: train tokenize search ablations verdict $(TESTS) $(GPU_TESTS) $(FUZZ)
 
 train_gpt: $(BUILD)/train_gpt
 	cp -f $< $@
@@ -102,8 +102,9 @@ $(BUILD)/tokenize: $(BUILD)/data/tokenize.o $(LIB) $(DATA)
 
 ablations: $(BUILD)/ablations ## the program that compares orthogonalisers (scripts/ablate.sh)
 search: $(BUILD)/search ## the program that searches for coefficients (build/search)
+verdict: $(BUILD)/verdict ## the program that judges runs of the speedrun (scripts/speedrun.sh)
 
-$(BUILD)/search $(BUILD)/ablations: $(BUILD)/%: $(BUILD)/ablate/%.o $(ABLATE) $(LIB)
+$(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict: $(BUILD)/%: $(BUILD)/ablate/%.o $(ABLATE) $(LIB)
 	$(CC) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(LIB) $(DATA)
@@ -160,7 +161,7 @@ run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
 	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
 	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
 
-test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
+test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
 bench-matmul: $(BUILD)/bench/matmul_bench ## our matrix product beside OpenBLAS, where that is found
