@@ -66,6 +66,21 @@ static bool peers_figure(Page *p, Error *err)
     return true;
 }
 
+static bool is_square(const Csv *c, int row) // and Gaussian
+{
+    return !strcmp(c->cell[row][2], "gaussian") && !strcmp(c->cell[row][0], c->cell[row][1]);
+}
+
+static int next_square(const Csv *c, int after) // the next larger size, 0 past the end
+{
+    int n = 0;
+    for (int r = 0; r < c->rows; r++) {
+        const int size = atoi(c->cell[r][0]);
+        if (is_square(c, r) && size > after && (!n || size < n)) n = size;
+    }
+    return n;
+}
+
 static bool size_figure(Page *p, Error *err)
 {
     const Csv *c = &p->gpu.error;
@@ -76,12 +91,12 @@ static bool size_figure(Page *p, Error *err)
                 .y_name = "polar error on the GPU",
                 .log_x = true,
                 .log_y = true};
-    for (int r = 0; r < c->rows; r++)
-        if (!strcmp(c->cell[r][2], "gaussian") && !strcmp(c->cell[r][0], c->cell[r][1])) {
-            series_add(figure_line(&f, c->cell[r][3]), atoi(c->cell[r][0]),
-                       csv_number(c, r, "polar"));
-            largest = atoi(c->cell[r][0]) > largest ? atoi(c->cell[r][0]) : largest;
-        }
+    for (int n = next_square(c, 0); n; n = next_square(c, n)) {
+        for (int r = 0; r < c->rows; r++)
+            if (is_square(c, r) && atoi(c->cell[r][0]) == n)
+                series_add(figure_line(&f, c->cell[r][3]), n, csv_number(c, r, "polar"));
+        largest = n;
+    }
     if (!largest) return figure_free(&f), true;
     snprintf(finding, sizeof finding,
              "At n = %d: turbo4 %.3f, you5 %.3f, polar5 %.3f, s4-gram5 %.3f, against an fp64 "
