@@ -10,19 +10,23 @@
 #   STUDIES          "training error time", any of them
 #   GPUS             how many runs go side by side, each on a GPU of its own (all that nvidia-smi lists)
 #   METHODS, SEEDS   of the training study
-#   STEPS, OPTIONS   of each run (250; --recipe speedrun and what follows below)
+#   STEPS, OPTIONS   of each run (250; --recipe speedrun --val-tokens 2097152)
+#   SHAPES           of errors and times, batch x m x n with commas between
+#   WORK             the folder that runs/ is made in, and other names are relative to
 #
 # Costs on H100s: training 8 runs of 250 steps of 0.37 s and half a minute around each, on two GPUs under 9 minutes; error and
 # time a minute each. The time of a step is that of the GPU it ran on.
 set -eu
-cd "$(dirname "$0")/.."
-folder=${1:-bench/ablations_gpu}
-if [ -z "${PROGRAM:-}" ]; then make -s train_gpt; fi
-program=${PROGRAM:-./train_gpt}
-bench=${BENCH:-build/bench/ns_bench}
+root=$(cd "$(dirname "$0")/.." && pwd)
+if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi
+if [ -z "${BENCH:-}" ]; then make -s -C "$root" build/bench/ns_bench; fi
+cd "${WORK:-$root}"
+folder=${1:-$root/bench/ablations_gpu}
+program=${PROGRAM:-$root/train_gpt}
+bench=${BENCH:-$root/build/bench/ns_bench}
 studies=${STUDIES:-training error time}
-train=${TRAIN:-data/fineweb10B/fineweb_train_*.bin}
-val=${VAL:-data/fineweb10B/fineweb_val_*.bin}
+train=${TRAIN:-$root/data/fineweb10B/fineweb_train_*.bin}
+val=${VAL:-$root/data/fineweb10B/fineweb_val_*.bin}
 # The recipe's method; its parent's; the most accurate on real momentum; and the fastest, which in exact arithmetic is
 # turbo4 again: these are what one may want as a default. muon5 is slower and less accurate than polar5, so no candidate.
 methods=${METHODS:-turbo4 polar5 s4-gram5 turbo-gram4}

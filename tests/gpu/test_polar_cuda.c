@@ -58,10 +58,11 @@ TEST(as_the_decomposition)
 {
     static const struct {
         int m, n;
-    } shape[] = {{1, 5}, {33, 47}, {128, 128}, {256, 300}};
-    for (int s = 0; s < 4; s++)
+    } shape[] = {{1, 5}, {33, 47}, {128, 128}, {256, 300}, {1024, 1024}};
+    for (int s = 0; s < 5; s++)
         for (int i = 0; inputs_name(i); i++) {
             const int m = shape[s].m, n = shape[s].n;
+            if (m == 1024 && strcmp(inputs_name(i), "gaussian") != 0) continue; // 3 s each
             const size_t size = (size_t)m * n;
             double *g = malloc(sizeof(double) * size), *exact = malloc(sizeof(double) * size),
                    *sigma = malloc(sizeof(double) * m), most = 0, least = INFINITY;
