@@ -163,8 +163,10 @@ static bool time_figures(Page *p, const char *input, Error *err)
 {
     char title[160], finding[400], front[320];
     const Csv *c = &p->time;
-    Figure f = {
-        .x_name = "sqrt(m n)", .y_name = "microseconds on the CPU", .log_x = true, .log_y = true};
+    Figure f = {.x_name = "sqrt(m n)",
+                .y_name = "microseconds on one thread of the CPU",
+                .log_x = true,
+                .log_y = true};
     for (int i = 0; studies_method(i); i++)
         for (int r = 0; r < c->rows; r++)
             if (!strcmp(c->cell[r][0], studies_method(i)))
@@ -172,14 +174,15 @@ static bool time_figures(Page *p, const char *input, Error *err)
                            sqrt(csv_number(c, r, "m") * csv_number(c, r, "n")),
                            csv_number(c, r, "us"));
     f.title = "Time by size";
-    f.finding = "On a CPU in fp32 arithmetic: the order is that of multiplications, not that of a "
+    f.finding = "On one thread of a CPU in fp32 arithmetic: the order is that of multiplications, "
+                "not that of a "
                 "GPU's kernels.";
     if (!page_show(p, &f, "time", err)) return false;
 
     double us[MAX_ROWS] = {0}, error[MAX_ROWS] = {0};
     const char *name[MAX_ROWS];
     int n = 0;
-    Figure pareto = {.x_name = "microseconds on the CPU",
+    Figure pareto = {.x_name = "microseconds on one thread of the CPU",
                      .y_name = "polar error, bf16 (f16 in gram form)",
                      .points = true};
     for (int i = 0; studies_method(i) && n < MAX_ROWS; i++) {

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "csv.h"
 #include "inputs.h"
@@ -173,37 +176,33 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double time_method(const NsMethod *method, int m, int n)
 {
-    enum { CALLS = 400 };
+    enum { CALLS = 1000 };
     const size_t size = (size_t)m * (size_t)n;
-    double took[CALLS], *g = malloc(sizeof(double) * size);
+    double least = INFINITY, *g = malloc(sizeof(double) * size);
     float *x = malloc(sizeof(float) * size);
     void *work = malloc(ns_workspace_size(method, 1, m, n, sizeof(float)));
     int calls = 0;
     inputs_fill(g, m, n, "gaussian", 1);
-    for (double begun = seconds(); calls < CALLS && (calls < 5 || seconds() - begun < 0.1);
+    for (double begun = seconds(); calls < CALLS && (calls < 5 || seconds() - begun < 0.3);
          calls++) {
         for (size_t i = 0; i < size; i++) x[i] = (float)g[i];
         const double start = seconds();
         ns_orthogonalize_f32(method, x, 1, m, n, work, 1);
-        took[calls] = seconds() - start;
+        least = fmin(least, seconds() - start);
     }
     free(g), free(x), free(work);
-    qsort(took, (size_t)calls, sizeof *took, ascending);
-    return 1e6 * took[calls / 2];
+    return 1e6 * least;
 }
 
 bool studies_time(const Studies *o, Error *err)
 {
     Csv csv = {0};
     bool ok = studies_table(&csv, o, "time.csv", TIME_HEAD, err);
+#ifdef _OPENMP
+    omp_set_num_threads(1); // several would wait for each other where other programs run
+#endif
     for (int i = 0; ok && i < N_METHODS; i++)
         for (int z = 0; ok && z < o->n_sizes; z++) {
             NsMethod method;

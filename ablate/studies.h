@@ -34,8 +34,8 @@ typedef struct {
 #define SPECTRUM_HEAD "input,m,n,seed,method,value,share"
 bool studies_error(const Studies *studies, Error *err);
 
-// time.csv, TIME_HEAD: microseconds (median of calls over at least 0.1 s) on this machine's CPU,
-// fp32 arithmetic with the method's storage.
+// time.csv, TIME_HEAD: microseconds on one thread of this machine's CPU, fp32 arithmetic with the
+// method's storage: the least of the calls of 0.3 s, since whatever else runs only adds.
 #define TIME_HEAD "method,m,n,us"
 bool studies_time(const Studies *studies, Error *err);
 
