@@ -80,7 +80,7 @@ CORPUS := data/corpus/corpus_val_000000.bin
 .SECONDARY: # keep what was built on the way
 .PHONY: lib ablations search verdict train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
 train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
-all: train tokenize search ablations verdict $(TESTS) $(GPU_TESTS) $(FUZZ)
+all: train tokenize search ablations verdict $(TESTS) $(GPU_TESTS) $(FUZZ) $(if $(CUDA_OBJ),$(BUILD)/bench/ns_bench)
 
 train_gpt: $(BUILD)/train_gpt
 	cp -f $< $@

@@ -22,9 +22,18 @@ static const char *least_of(const Page *p, MethodValue *value, MethodValue *allo
     return best;
 }
 
+// Of the speedrun's two banks on the GPU, as soon as polar5's are known there; else of `tiny`.
+static bool has_gpu_momentum(const Page *p)
+{
+    return isfinite(page_gpu_error(p, 768, 768, "momentum", "polar5") +
+                    page_gpu_error(p, 768, 3072, "momentum", "polar5"));
+}
+
 static double momentum_error(const Page *p, const char *method)
 {
-    return page_named_error(p, "momentum", 0, 0, method);
+    if (!has_gpu_momentum(p)) return page_named_error(p, "momentum", 0, 0, method);
+    return 0.5 * (page_gpu_error(p, 768, 768, "momentum", method) +
+                  page_gpu_error(p, 768, 3072, "momentum", method));
 }
 
 static double gaussian_error(const Page *p, const char *method)
@@ -112,11 +121,12 @@ void page_advice(Page *p)
                     "| the recipe to the letter, or laying a run beside its logs | turbo4 | they "
                     "were made with it |\n");
     if ((name = least_of(p, momentum_error, NULL, &value)))
-        fprintf(
-            p->out,
-            "| the nearest to U Vᵀ on real momentum | %s | polar error %.3f; turbo4 %.3f, polar5 "
-            "%.3f |\n",
-            name, value, momentum_error(p, "turbo4"), momentum_error(p, "polar5"));
+        fprintf(p->out,
+                "| the nearest to U Vᵀ on real momentum | %s | polar error %.3f (%s); turbo4 %.3f, "
+                "polar5 "
+                "%.3f |\n",
+                name, value, has_gpu_momentum(p) ? "the speedrun's banks" : "`tiny`",
+                momentum_error(p, "turbo4"), momentum_error(p, "polar5"));
     if (isfinite(momentum_error(p, "polar5")) &&
         (name = least_of(p, microseconds, is_as_polar5, &value)))
         fprintf(

@@ -21,7 +21,7 @@ static int names_of(const Csv *c, const char *column, const char **name, int mos
     return n;
 }
 
-static double error_at(const Page *p, int m, int n, const char *input, const char *method)
+double page_gpu_error(const Page *p, int m, int n, const char *input, const char *method)
 {
     char key[160];
     snprintf(key, sizeof key, "%d,%d,%s,%s", m, n, input, method);
@@ -101,12 +101,40 @@ static bool size_figure(Page *p, Error *err)
     snprintf(finding, sizeof finding,
              "At n = %d: turbo4 %.3f, you5 %.3f, polar5 %.3f, s4-gram5 %.3f, against an fp64 "
              "iteration.",
-             largest, error_at(p, largest, largest, "gaussian", "turbo4"),
-             error_at(p, largest, largest, "gaussian", "you5"),
-             error_at(p, largest, largest, "gaussian", "polar5"),
-             error_at(p, largest, largest, "gaussian", "s4-gram5"));
+             largest, page_gpu_error(p, largest, largest, "gaussian", "turbo4"),
+             page_gpu_error(p, largest, largest, "gaussian", "you5"),
+             page_gpu_error(p, largest, largest, "gaussian", "polar5"),
+             page_gpu_error(p, largest, largest, "gaussian", "s4-gram5"));
     f.finding = finding;
     return page_show(p, &f, "gpu_size", err);
+}
+
+// turbo_muon.md section 2: Gaussian n x n, bf16.
+static void published_table(Page *p)
+{
+    static const struct {
+        int n;
+        double muon5, you5, t4;
+    } published[] = {{64, .214, .068, .089},
+                     {256, .209, .094, .093},
+                     {1024, .211, .126, .103},
+                     {4096, .253, .176, .120},
+                     {8192, .277, .209, .131}};
+    fprintf(p->out,
+            "Published polar errors on Gaussian n x n (paper / here):\n\n| n | muon5 | you5 | "
+            "turbo4-you |\n|---|---|---|---|\n");
+    for (int i = 0; i < 5; i++) {
+        const int n = published[i].n;
+        if (isnan(page_gpu_error(p, n, n, "gaussian", "muon5"))) continue;
+        fprintf(p->out, "| %d | %.3f / ", n, published[i].muon5);
+        page_number(p->out, page_gpu_error(p, n, n, "gaussian", "muon5"));
+        fprintf(p->out, " | %.3f / ", published[i].you5);
+        page_number(p->out, page_gpu_error(p, n, n, "gaussian", "you5"));
+        fprintf(p->out, " | %.3f / ", published[i].t4);
+        page_number(p->out, page_gpu_error(p, n, n, "gaussian", "turbo4-you"));
+        fprintf(p->out, " |\n");
+    }
+    fputc('\n', p->out);
 }
 
 static void error_table(Page *p)
@@ -125,8 +153,8 @@ static void error_table(Page *p)
         fprintf(p->out, "\n| %s x %s, %s |", c->cell[r][0], c->cell[r][1], c->cell[r][2]);
         for (int k = 0; k < n; k++) {
             fputc(' ', p->out);
-            page_number(p->out, error_at(p, atoi(c->cell[r][0]), atoi(c->cell[r][1]), c->cell[r][2],
-                                         method[k]));
+            page_number(p->out, page_gpu_error(p, atoi(c->cell[r][0]), atoi(c->cell[r][1]),
+                                               c->cell[r][2], method[k]));
             fprintf(p->out, " |");
         }
     }
@@ -149,9 +177,9 @@ static void ratios(Page *p)
         int at = -1;
         for (int r = 0; r < c->rows; r++) {
             if (strcmp(c->cell[r][3], pair[i].gram)) continue;
-            const double ratio =
-                csv_number(c, r, "polar") / error_at(p, atoi(c->cell[r][0]), atoi(c->cell[r][1]),
-                                                     c->cell[r][2], pair[i].standard);
+            const double ratio = csv_number(c, r, "polar") /
+                                 page_gpu_error(p, atoi(c->cell[r][0]), atoi(c->cell[r][1]),
+                                                c->cell[r][2], pair[i].standard);
             if (ratio > most) most = ratio, at = r;
         }
         if (at >= 0)
@@ -177,7 +205,8 @@ static bool pareto_figure(Page *p, int batch, int m, int n, const char *input, E
     Figure f = {
         .x_name = "microseconds on the GPU", .y_name = "polar error on the GPU", .points = true};
     for (int k = 0; k < methods; k++) {
-        us[k] = page_gpu_us(p, batch, m, n, name[k]), error[k] = error_at(p, m, n, input, name[k]);
+        us[k] = page_gpu_us(p, batch, m, n, name[k]),
+        error[k] = page_gpu_error(p, m, n, input, name[k]);
         any = any || isfinite(us[k] + error[k]);
         series_add(figure_line(&f, name[k]), us[k], error[k]);
     }
@@ -201,6 +230,7 @@ bool page_gpu(Page *p, Error *err)
         for (int r = 0; r < c->rows; r++)
             if (!strcmp(c->cell[r][2], "momentum")) hard = "momentum";
         if (!size_figure(p, err)) return false;
+        published_table(p);
         error_table(p);
         ratios(p);
         if (!pareto_figure(p, 22, 768, 3072, hard, err) ||

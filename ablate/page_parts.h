@@ -65,6 +65,8 @@ void page_advice(Page *p);          // page_advice.c
 
 // Microseconds of a method on the GPU, NaN where they are not measured (page_gpu.c).
 double page_gpu_us(const Page *p, int batch, int m, int n, const char *method);
+// The polar error of a method on the GPU, likewise.
+double page_gpu_error(const Page *p, int m, int n, const char *input, const char *method);
 // The mean of a column over the rows of a table that begin with those cells ("turbo4,250"), NaN
 // when there are none.
 double page_mean(const Csv *csv, const char *key, const char *column);

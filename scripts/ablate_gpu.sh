@@ -1,7 +1,8 @@
 #!/bin/sh
-# The studies of orthogonalisers at full size, on a GPU: errors and times up to 8192 x 8192, and training at the speedrun's
-# width. Needs built programs, shards and a shell; no compiler, Python or network. What is in the folder is not made
-# again, so a stopped run goes on. `scripts/ablate.sh` makes the page docs/ablations.md of the tables.
+# The studies of orthogonalisers at full size, on a GPU: errors and times up to 8192 x 8192, and
+# training at the speedrun's width. Needs built programs, shards and a shell; no compiler, Python or
+# network. What is in the folder is not made again, so a stopped run goes on. `scripts/ablate.sh`
+# makes the page docs/ablations.md of the tables.
 #
 # usage: scripts/ablate_gpu.sh [FOLDER]      (bench/ablations_gpu, whose tables are kept with the code)
 #
@@ -14,8 +15,9 @@
 #   SHAPES           of errors and times, batch x m x n with commas between
 #   WORK             the folder that runs/ is made in, and other names are relative to
 #
-# Costs on H100s: training 8 runs of 250 steps of 0.37 s and half a minute around each, on two GPUs under 9 minutes; error and
-# time a minute each. The time of a step is that of the GPU it ran on.
+# Costs, as reckoned and not yet measured: training on H100s 8 runs of 250 steps of 0.37 s with half a
+# minute around each, on two GPUs under 9 minutes; errors and times about a minute each. The time of a
+# step is that of the GPU it ran on.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi
@@ -27,12 +29,14 @@ bench=${BENCH:-$root/build/bench/ns_bench}
 studies=${STUDIES:-training error time}
 train=${TRAIN:-$root/data/fineweb10B/fineweb_train_*.bin}
 val=${VAL:-$root/data/fineweb10B/fineweb_val_*.bin}
-# The recipe's method; its parent's; the most accurate on real momentum; and the fastest, which in exact arithmetic is
-# turbo4 again: these are what one may want as a default. muon5 is slower and less accurate than polar5, so no candidate.
+# The recipe's method; its parent's; the most accurate on real momentum; and the fastest, which in
+# exact arithmetic is turbo4 again: these are what one may want as a default. muon5 is slower and less
+# accurate than polar5, so no candidate.
 methods=${METHODS:-turbo4 polar5 s4-gram5 turbo-gram4}
 seeds=${SEEDS:-1 2}
-# So many steps of the recipe's own schedule, not a schedule of so many: whatever differs is the orthogonaliser's, and the
-# losses can be laid beside the reference's at those steps. It says nothing about the cooldown.
+# So many steps of the recipe's own schedule, not a schedule of so many: whatever differs is the
+# orthogonaliser's, and the losses can be laid beside the reference's at those steps. It says nothing
+# about the cooldown.
 steps=${STEPS:-250}
 options=${OPTIONS:---recipe speedrun --val-tokens 2097152}
 half=$((steps / 2))
@@ -103,7 +107,7 @@ study_training() {
 
 # ---- errors and times --------------------------------------------------------------------------
 
-all_methods=muon5,you5,polar5,turbo4,turbo5,turbo-gram4,s4-polar4,s4-polar5,s4-gram4,s4-gram5
+all_methods=muon5,you5,polar5,turbo4,turbo5,turbo4-you,turbo-gram4,s4-polar4,s4-polar5,s4-gram4,s4-gram5
 squares=1x64x64,1x128x128,1x256x256,1x512x512,1x1024x1024,1x2048x2048,1x4096x4096,1x8192x8192
 banks=22x768x3072,40x768x768,1x768x3072,1x2048x8192
 study_error() {

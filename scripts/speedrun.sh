@@ -1,10 +1,12 @@
 #!/bin/sh
-# The speedrun's recipe from nothing to a verdict: fetches FineWeb, builds, trains N runs of other seeds, and compares them
-# with the recipe's published logs: loss by step, time, final loss, and the p-value of the speedrun's rule (a mean loss of
-# 3.28 or less at p < 0.01). What is done is not done again, and a run that was stopped goes on from its last checkpoint.
+# The speedrun's recipe from nothing to a verdict: fetches FineWeb, builds, trains N runs of other
+# seeds, and compares them with the recipe's published logs: loss by step, time, final loss, and the
+# p-value of the speedrun's rule (a mean loss of 3.28 or less at p < 0.01). What is done is not done
+# again, and a run that was stopped goes on from its last checkpoint.
 #
-# Costs:   2 GB of shards; on one H100 about 14 minutes a run, on one H200 13, on two 7 (--gpus 2).
-# Reaches: 3.279 (published: 3.2791, sd 0.0013). p < 0.01 takes about ten runs.
+# Costs:   2 GB of shards; at the step times of bench/RESULTS.md about 14 minutes a run on one H100, 13
+#          on one H200, 7 on two (--gpus 2).
+# Reaches: 3.279 as published (3.2791, sd 0.0013); not yet run whole. p < 0.01 takes ten runs or more.
 #
 # usage: scripts/speedrun.sh [--runs N] [--steps K] [OPTION VALUE]...
 #   --steps K is a trial: fewer steps of the same schedule, which the verdict says. Other options go to train_gpt.
