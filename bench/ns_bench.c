@@ -142,7 +142,6 @@ static bool draw_chart(const Bench *b, const NsTime *times, const char *path, Er
 static bool time_all(Bench *b, const char *svg, Error *err)
 {
     NsTime times[NS_BENCH_SHAPES * NS_BENCH_METHODS];
-    printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
     for (int i = 0; i < b->shapes; i++)
         if (!time_shape(b, &b->shape[i], times + i * b->methods, err)) return false;
     return !*svg || draw_chart(b, times, svg, err);
@@ -326,6 +325,8 @@ static bool run(Bench *b, const Options *o, Error *err)
     ns_bench_device(b->device, sizeof b->device);
     printf("%s\n", b->device);
     if (o->cublas) ns_use_hopper(false);
+    if (o->times || o->products)
+        printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
     if (o->products) {
         for (int i = 0; i < b->shapes; i++) ns_bench_products(&b->shape[i]);
         return true;

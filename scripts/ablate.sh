@@ -1,7 +1,7 @@
 #!/bin/sh
 # Every study of orthogonalisers at small size, on the CPU in under ten minutes, and docs/ablations.md
-# with its figures; results at full size are those of scripts/ablate_gpu.sh in bench/ablations_gpu. What is in the folder
-# already is not made again, so a stopped run goes on.
+# with its figures; what it says of full size are the results of scripts/ablate_gpu.sh in
+# bench/ablations_gpu. What is in the folder already is not made again, so a stopped run goes on.
 # usage: scripts/ablate.sh [FOLDER]
 set -eu
 cd "$(dirname "$0")/.."
