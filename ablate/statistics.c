@@ -88,7 +88,7 @@ double student_mean_below(const double *x, int n, double value)
 static int rank_of(const double *x, int n, int i) // how many come before the i-th
 {
     int before = 0;
-    for (int k = 0; k < n; k++) before += x[k] < x[i] || (x[k] == x[i] && k < i);
+    for (int k = 0; k < n; k++) before += x[k] < x[i] || (k < i && x[k] == x[i]);
     return before;
 }
 
