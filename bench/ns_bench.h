@@ -38,7 +38,8 @@ typedef struct {
 
 // Errors of the methods on one matrix (m,n), m <= n, given as fp32 with a Frobenius norm of 8,
 // against the polar factor of just that in fp64. Both are restricted to the directions that the
-// input determines where its rank is less than m (ablate/polar.h). The matrix is `host` (m,n) if
+// input determines where its rank is less than m (ablate/polar.h); those that only the rounding to
+// fp32 made are such directions too. The matrix is `host` (m,n) if
 // given, else the random one of that input's name (ablate/inputs.h) and seed. False for an unknown
 // name or a matrix of zeros.
 bool ns_bench_errors(NsErrors *errors, NsReference *reference, const NsMethod *methods,
