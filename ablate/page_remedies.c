@@ -84,9 +84,8 @@ static void adaptive_table(Page *p)
         }
     }
     fprintf(p->out,
-            "\nOf %d batches of one kind the rule lowers the mean error in %d (an earlier study, "
-            "of other "
-            "sizes, found none of 8).",
+            "\nOf %d batches of one kind the rule lowers the mean error in %d (an earlier "
+            "study, of other sizes and not kept, found none of 8).",
             v.cases, v.wins);
     if (v.momentum)
         fprintf(
