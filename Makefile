@@ -71,16 +71,16 @@ MAINS := train_gpt.c run/ranks.c run/generate_main.c
 LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAINS),$(SRC))) \
          $(patsubst %.c,$(BUILD)/%.f64.o,$(wildcard ops/cpu/*.c))
 DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c data/tokenize.c,$(wildcard data/*.c)))
-ABLATE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out ablate/search.c ablate/ablations.c,$(wildcard ablate/*.c)))
+ABLATE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out ablate/search.c ablate/ablations.c ablate/verdict.c,$(wildcard ablate/*.c)))
 TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c))
 GPU_TESTS := $(if $(CUDA_OBJ),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/gpu/test_*.c)))
 FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
 .SECONDARY: # keep what was built on the way
-.PHONY: lib ablations search train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
+.PHONY: lib ablations search verdict train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
 train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
-all: train tokenize search ablations $(TESTS) $(GPU_TESTS) $(FUZZ)
+all: train tokenize search ablations verdict $(TESTS) $(GPU_TESTS) $(FUZZ) $(if $(CUDA_OBJ),$(BUILD)/bench/ns_bench)
 
 train_gpt: $(BUILD)/train_gpt
 	cp -f $< $@
@@ -102,8 +102,9 @@ $(BUILD)/tokenize: $(BUILD)/data/tokenize.o $(LIB) $(DATA)
 
 ablations: $(BUILD)/ablations ## the program that compares orthogonalisers (scripts/ablate.sh)
 search: $(BUILD)/search ## the program that searches for coefficients (build/search)
+verdict: $(BUILD)/verdict ## the program that judges runs of the speedrun (scripts/speedrun.sh)
 
-$(BUILD)/search $(BUILD)/ablations: $(BUILD)/%: $(BUILD)/ablate/%.o $(ABLATE) $(LIB)
+$(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict: $(BUILD)/%: $(BUILD)/ablate/%.o $(ABLATE) $(LIB)
 	$(CC) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/make_corpus: $(BUILD)/data/make_corpus.o $(LIB) $(DATA)
@@ -147,6 +148,7 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver.o $(LI
 
 $(BUILD)/tests/gpu/%.o $(BUILD)/run/cuda/%.o: EXTRA += $(CUDA_INC)
 
+$(BUILD)/tests/gpu/test_polar_cuda: $(BUILD)/bench/polar_cuda.cu.o $(BUILD)/bench/inputs_cuda.cu.o $(ABLATE)
 $(GPU_TESTS): $(BUILD)/%: $(BUILD)/%.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
@@ -159,7 +161,7 @@ run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
 	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
 	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
 
-test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
+test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
 bench-matmul: $(BUILD)/bench/matmul_bench ## our matrix product beside OpenBLAS, where that is found
@@ -173,7 +175,9 @@ $(BUILD)/bench/%.o: EXTRA += $(CUDA_INC)
 
 $(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
 $(BUILD)/bench/decode_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
-$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench: %: %.o $(LIB) $(CUDA_OBJ)
+$(BUILD)/bench/ns_bench: $(patsubst %,$(BUILD)/bench/%,ns_report.o ns_time.cu.o ns_errors.cu.o \
+                           polar_cuda.cu.o inputs_cuda.cu.o) $(ABLATE)
+$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench $(BUILD)/bench/ns_bench: %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)

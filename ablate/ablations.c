@@ -1,6 +1,7 @@
 // ablations: studies of orthogonalisation on the CPU, and the page made of them.
 //
 //   ablations error    errors, bias and spectra of every normaliser and table, to CSV files
+//   ablations remedies what may mend AOL's error: iterations by matrix, scaling both sides
 //   ablations time     microseconds of the named methods
 //   ablations page     docs/ablations.md and its figures from the folder's tables
 #include <stdlib.h>
@@ -16,7 +17,8 @@
 enum { USAGE = 2 };
 
 typedef struct {
-    char folder[1024], sizes[256], inputs[256], momentum[1024], page[1024], command[1024];
+    char folder[1024], sizes[256], inputs[256], momentum[1024], page[1024], gpu[1024],
+        command[1024];
     int seeds, momentum_matrices;
     int64_t seed;
     bool help;
@@ -32,6 +34,7 @@ static const Field table[] = {
     FIELD_N(Options, momentum_matrices, 1, 1000, "of each of its banks, spread over the layers"),
     FIELD_N(Options, seed, 0, 4294967295, "another seed, other matrices"),
     FIELD_S(Options, page, NULL, "FILE", "that `ablations page` writes; figures go beside it"),
+    FIELD_S(Options, gpu, NULL, "FOLDER", "of scripts/ablate_gpu.sh's tables, for the page"),
     FIELD_S(Options, command, NULL, "TEXT", "what the page says of how its tables were made"),
     FIELD_B(Options, help, "print this, and stop"),
     {.name = NULL},
@@ -42,13 +45,15 @@ static const Options defaults = {
     .sizes = "64x64,96x384",
     .inputs = "gaussian,uniform,levy1.0,levy1.5,levy1.75,rows,columns,low-rank",
     .page = "docs/ablations.md",
+    .gpu = "bench/ablations_gpu",
     .seeds = 2,
     .momentum_matrices = 4,
     .seed = 1};
 
 static void help(void)
 {
-    printf("ablations compares orthogonalisers on the CPU.\n\nusage: ablations error|time|page "
+    printf("ablations compares orthogonalisers on the CPU.\n\nusage: ablations "
+           "error|remedies|time|page "
            "[--option "
            "value]...\n\noptions [default; range]:\n");
     for (const Field *field = table; field->name; field++) field_help(field, &defaults, stdout);
@@ -66,7 +71,7 @@ static bool parse(Options *options, const char **study, int argc, char **argv, E
         if (!field_parse(table, options, argv[i], argv[i + 1], &took, err)) return false;
         i += took;
     }
-    return options->help || *study || fail(err, "which study: error, time or page");
+    return options->help || *study || fail(err, "which study: error, remedies, time or page");
 }
 
 static bool to_studies(Studies *s, Options *o, Error *err)
@@ -99,12 +104,14 @@ static bool run(Options *o, const char *study, bool *usage, Error *err)
     Studies s;
     *usage = true;
     if (!to_studies(&s, o, err)) return false;
-    if (strcmp(study, "error") && strcmp(study, "time") && strcmp(study, "page"))
-        return fail(err, "no study '%.40s': there are error, time and page", study);
+    if (strcmp(study, "error") && strcmp(study, "remedies") && strcmp(study, "time") &&
+        strcmp(study, "page"))
+        return fail(err, "no study '%.40s': there are error, remedies, time and page", study);
     *usage = false;
-    if (!strcmp(study, "page")) return page_write(o->folder, o->page, o->command, err);
-    return folder_make(o->folder, err) &&
-           (!strcmp(study, "error") ? studies_error(&s, err) : studies_time(&s, err));
+    if (!strcmp(study, "page")) return page_write(o->folder, o->gpu, o->page, o->command, err);
+    return folder_make(o->folder, err) && (!strcmp(study, "error")      ? studies_error(&s, err)
+                                           : !strcmp(study, "remedies") ? studies_remedies(&s, err)
+                                                                        : studies_time(&s, err));
 }
 
 int main(int argc, char **argv)

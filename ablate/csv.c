@@ -107,11 +107,11 @@ bool csv_open(Csv *csv, const char *path, const char *head, Error *err)
     return fflush(csv->file) == 0 || fail(err, "cannot write %s: %s", path, strerror(errno));
 }
 
-int csv_find(const Csv *csv, const char *key)
+int csv_find(const Csv *csv, const char *key, int from)
 {
     char want[CSV_COLUMNS][CSV_CELL];
     const int n = split(want, key, strlen(key));
-    for (int r = 0; r < csv->rows; r++) {
+    for (int r = from; r < csv->rows; r++) {
         int same = 0;
         while (same < n && !strcmp(csv->cell[r][same], want[same])) same++;
         if (same == n) return r;

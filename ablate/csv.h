@@ -23,8 +23,9 @@ typedef struct {
 bool csv_open(Csv *csv, const char *path, const char *head, Error *err);
 // The same for reading alone, with whatever head; a missing file has no rows.
 bool csv_read(Csv *csv, const char *path, Error *err);
-// The row that begins with the key's cells, "gaussian,64,64"; -1 when there is none.
-int csv_find(const Csv *csv, const char *key);
+// The first row from `from` on that begins with the key's cells, "gaussian,64,64"; -1 when there is
+// none.
+int csv_find(const Csv *csv, const char *key, int from);
 // Appends "cell,cell,.."; each row is on the disk's way before the call returns.
 bool csv_add(Csv *csv, const char *row, Error *err);
 // The column of that name, -1 when there is none; a cell as a number, NaN when it is none.

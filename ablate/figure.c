@@ -61,6 +61,13 @@ static bool fit(const Figure *f, bool is_x, Axis *axis)
 {
     const bool logarithmic = is_x ? f->log_x : f->log_y;
     double low = INFINITY, high = -INFINITY;
+    if (is_x && f->x_labels) {
+        axis_fit_range(axis, -0.5, f->x_labels - 0.5, false, true);
+        for (axis->n_ticks = 0; axis->n_ticks < f->x_labels && axis->n_ticks < AXIS_MAX_TICKS;
+             axis->n_ticks++)
+            axis->tick[axis->n_ticks] = axis->n_ticks;
+        return true;
+    }
     for (int i = 0; i < f->n; i++)
         for (int k = 0; k < f->line[i].n; k++)
             if (is_shown(f, f->line[i].x[k], f->line[i].y[k])) {
@@ -91,7 +98,8 @@ static void draw_axes(const Figure *f, FILE *out, const Axis *x, const Axis *y)
         const double at = axis_place(x, x->tick[i], LEFT, RIGHT);
         fprintf(out, "<line class=\"grid\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>\n", at,
                 TOP, at, BOTTOM);
-        put_text(out, "tick", "middle", at, BOTTOM + 20, axis_label(x, i, text, sizeof text));
+        put_text(out, "tick", "middle", at, BOTTOM + 20,
+                 f->x_labels ? f->x_label[i] : axis_label(x, i, text, sizeof text));
     }
     fprintf(out, "<line class=\"axis\" x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\"/>\n", LEFT, BOTTOM,
             RIGHT, BOTTOM);

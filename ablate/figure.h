@@ -14,6 +14,8 @@ typedef struct {
     bool log_x, log_y;
     bool whole_x; // x counts something
     bool points;  // no lines between the points
+    int x_labels; // places on the x axis, at 0, 1, .., when it has names instead of numbers
+    const char *const *x_label;
     int n;
     const char *label[FIGURE_MAX];
     Series

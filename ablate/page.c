@@ -1,115 +1,11 @@
-#include "page.h"
+#include "page_parts.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../run/atomic_file.h"
-#include "csv.h"
-#include "figure.h"
-#include "statistics.h"
 #include "studies.h"
-
-typedef struct {
-    Csv error, bias, spectrum, time, training;
-    FILE *out;
-    const char *path; // of the page
-    int m, n;         // the shape that figures show, of the random inputs
-} Page;
-
-enum { MAX_ROWS = 64 };
-
-// The mean of a column over error.csv's rows of one kind; m 0 for any shape. NaN when there is
-// none.
-static double error_of(const Page *p, const char *input, int m, int n, const char *norm,
-                       const char *table, int iterations, const char *variant, const char *column)
-{
-    double sum = 0;
-    int count = 0;
-    const Csv *c = &p->error;
-    for (int r = 0; r < c->rows; r++) {
-        if (strcmp(c->cell[r][0], input) || strcmp(c->cell[r][4], norm) ||
-            strcmp(c->cell[r][5], table) || atoi(c->cell[r][6]) != iterations ||
-            strcmp(c->cell[r][7], variant) ||
-            (m && (atoi(c->cell[r][1]) != m || atoi(c->cell[r][2]) != n)))
-            continue;
-        sum += csv_number(c, r, column);
-        count++;
-    }
-    return count ? sum / count : NAN;
-}
-
-// A named method as rows of error.csv.
-typedef struct {
-    const char *name, *norm, *table;
-    int iterations;
-    const char *variant;
-} Named;
-
-static const Named named[] = {
-    {"muon5", "frobenius", "jordan", 5, "standard"},
-    {"you5", "frobenius", "you", 5, "standard"},
-    {"polar5", "frobenius", "polar_express", 5, "standard"},
-    {"turbo4", "aol", "polar_express", 4, "standard"},
-    {"turbo5", "aol", "polar_express", 5, "standard"},
-    {"turbo4-you", "aol", "you", 4, "standard"},
-    {"s4-polar4", "schatten4", "polar_express", 4, "standard"},
-    {"s4-polar5", "schatten4", "polar_express", 5, "standard"},
-    {"s4-gram4", "schatten4", "polar_express", 4, "gram"},
-    {"s4-gram5", "schatten4", "polar_express", 5, "gram"},
-    {"turbo-gram4", "aol", "polar_express", 4, "gram"},
-};
-enum { N_NAMED = sizeof named / sizeof *named };
-
-static double named_error(const Page *p, const char *input, int m, int n, const char *name)
-{
-    for (int i = 0; i < N_NAMED; i++)
-        if (!strcmp(named[i].name, name))
-            return error_of(p, input, m, n, named[i].norm, named[i].table, named[i].iterations,
-                            named[i].variant, "polar");
-    return NAN;
-}
-
-static void number(FILE *out, double value)
-{
-    if (isfinite(value))
-        fprintf(out, value < 9.9995 ? "%.3f" : "%.2g", value);
-    else
-        fprintf(out, "–");
-}
-
-static const char *input_at(const Page *p, int i) // the i-th input of error.csv, in its order
-{
-    for (int r = 0, found = 0; r < p->error.rows; r++) {
-        int first = 0;
-        while (strcmp(p->error.cell[first][0], p->error.cell[r][0])) first++;
-        if (first == r && found++ == i) return p->error.cell[r][0];
-    }
-    return NULL;
-}
-
-static bool has_input(const Page *p, const char *name)
-{
-    for (int i = 0; input_at(p, i); i++)
-        if (!strcmp(input_at(p, i), name)) return true;
-    return false;
-}
-
-// Writes the figure beside the page and shows it there; frees it.
-static bool show(Page *p, Figure *figure, const char *name, Error *err)
-{
-    char path[1200];
-    const char *slash = strrchr(p->path, '/'), *base = slash ? slash + 1 : p->path;
-    const int stem = (int)strcspn(base, ".");
-    snprintf(path, sizeof path, "%.*s%.*s_%s.svg", (int)(base - p->path), p->path, stem, base,
-             name);
-    const bool ok = figure_write(figure, path, err);
-    if (ok)
-        fprintf(p->out, "![%s](%.*s_%s.svg)\n\n%s\n\n", figure->title, stem, base, name,
-                figure->finding);
-    figure_free(figure);
-    return ok;
-}
 
 // ---- errors ------------------------------------------------------------------------------------
 
@@ -123,7 +19,7 @@ static bool iterations_figure(Page *p, const char *input, int m, int n, const ch
     for (int i = 0; i < 4; i++)
         for (int k = 1; k <= 8; k++) {
             const double e =
-                error_of(p, input, m, n, norms[i], "polar_express", k, "standard", what);
+                page_error(p, input, m, n, norms[i], "polar_express", k, "standard", what);
             if (k <= 5) series_add(figure_line(&f, norms[i]), k, e);
         }
     if (!strcmp(what, "orthogonality")) f.y_name = "|Y Y^T - I| / sqrt(m), bf16";
@@ -135,29 +31,29 @@ static bool iterations_figure(Page *p, const char *input, int m, int n, const ch
         finding, sizeof finding,
         "After four iterations: AOL %.3f, Schatten-4 %.3f, Frobenius %.3f; after five %.3f, %.3f, "
         "%.3f (the last rows of polar_express).",
-        error_of(p, input, m, n, "aol", "polar_express", 4, "standard", what),
-        error_of(p, input, m, n, "schatten4", "polar_express", 4, "standard", what),
-        error_of(p, input, m, n, "frobenius", "polar_express", 4, "standard", what),
-        error_of(p, input, m, n, "aol", "polar_express", 5, "standard", what),
-        error_of(p, input, m, n, "schatten4", "polar_express", 5, "standard", what),
-        error_of(p, input, m, n, "frobenius", "polar_express", 5, "standard", what));
+        page_error(p, input, m, n, "aol", "polar_express", 4, "standard", what),
+        page_error(p, input, m, n, "schatten4", "polar_express", 4, "standard", what),
+        page_error(p, input, m, n, "frobenius", "polar_express", 4, "standard", what),
+        page_error(p, input, m, n, "aol", "polar_express", 5, "standard", what),
+        page_error(p, input, m, n, "schatten4", "polar_express", 5, "standard", what),
+        page_error(p, input, m, n, "frobenius", "polar_express", 5, "standard", what));
     f.title = title, f.finding = finding;
     snprintf(file, sizeof file, "%s_%s", what, input);
-    return show(p, &f, file, err);
+    return page_show(p, &f, file, err);
 }
 
 static void error_table(Page *p)
 {
     fprintf(p->out,
             "Polar error of the named methods, mean over shapes and matrices:\n\n| input |");
-    for (int k = 0; k < N_NAMED; k++) fprintf(p->out, " %s |", named[k].name);
+    for (int k = 0; page_method(k); k++) fprintf(p->out, " %s |", page_method(k));
     fprintf(p->out, "\n|---|");
-    for (int k = 0; k < N_NAMED; k++) fprintf(p->out, "---|");
-    for (int i = 0; input_at(p, i); i++) {
-        fprintf(p->out, "\n| %s |", input_at(p, i));
-        for (int k = 0; k < N_NAMED; k++) {
+    for (int k = 0; page_method(k); k++) fprintf(p->out, "---|");
+    for (int i = 0; page_input(p, i); i++) {
+        fprintf(p->out, "\n| %s |", page_input(p, i));
+        for (int k = 0; page_method(k); k++) {
             fputc(' ', p->out);
-            number(p->out, named_error(p, input_at(p, i), 0, 0, named[k].name));
+            page_number(p->out, page_named_error(p, page_input(p, i), 0, 0, page_method(k)));
             fprintf(p->out, " |");
         }
     }
@@ -178,13 +74,13 @@ static void published_table(Page *p)
                     "|---|---|---|---|---|---|---|---|\n");
     for (int i = 0; i < 2; i++) {
         const int n = published[i].n;
-        if (isnan(named_error(p, "gaussian", n, n, "muon5"))) continue;
+        if (isnan(page_named_error(p, "gaussian", n, n, "muon5"))) continue;
         fprintf(p->out, "| %d | %.3f / %.3f | %.3f / %.3f |", n, published[i].muon5,
-                named_error(p, "gaussian", n, n, "muon5"), published[i].you5,
-                named_error(p, "gaussian", n, n, "you5"));
+                page_named_error(p, "gaussian", n, n, "muon5"), published[i].you5,
+                page_named_error(p, "gaussian", n, n, "you5"));
         for (int k = 1; k <= 5; k++)
             fprintf(p->out, " %.3f / %.3f |", published[i].t[k - 1],
-                    error_of(p, "gaussian", n, n, "aol", "you", k, "standard", "polar"));
+                    page_error(p, "gaussian", n, n, "aol", "you", k, "standard", "polar"));
         fputc('\n', p->out);
     }
     fprintf(p->out,
@@ -204,21 +100,21 @@ static void bias_table(Page *p)
         "small:\n\n| input | bias | turbo4 | turbo5 | share | polar5 "
         "| "
         "s4-polar4 | descent of turbo4 |\n|---|---|---|---|---|---|---|---|\n");
-    for (int i = 0; input_at(p, i); i++) {
+    for (int i = 0; page_input(p, i); i++) {
         static const char *const columns[] = {"bias", "turbo4", "turbo5", "polar5", "s4-polar4"};
         double sum[5] = {0};
         int count = 0;
         for (int r = 0; r < c->rows; r++) {
-            if (strcmp(c->cell[r][0], input_at(p, i))) continue;
+            if (strcmp(c->cell[r][0], page_input(p, i))) continue;
             for (int k = 0; k < 5; k++) sum[k] += csv_number(c, r, columns[k]);
             count++;
         }
         if (!count) continue;
-        fprintf(
-            p->out, "| %s | %.3f | %.3f | %.3f | %.0f %% | %.3f | %.3f | %.3f |\n", input_at(p, i),
-            sum[0] / count, sum[1] / count, sum[2] / count, 100 * pow(sum[0] / sum[2], 2),
-            sum[3] / count, sum[4] / count,
-            error_of(p, input_at(p, i), 0, 0, "aol", "polar_express", 4, "standard", "descent"));
+        fprintf(p->out, "| %s | %.3f | %.3f | %.3f | %.0f %% | %.3f | %.3f | %.3f |\n",
+                page_input(p, i), sum[0] / count, sum[1] / count, sum[2] / count,
+                100 * pow(sum[0] / sum[2], 2), sum[3] / count, sum[4] / count,
+                page_error(p, page_input(p, i), 0, 0, "aol", "polar_express", 4, "standard",
+                           "descent"));
     }
     fputc('\n', p->out);
 }
@@ -258,17 +154,19 @@ static bool spectrum_figure(Page *p, const char *input, Error *err)
     f.title = title;
     char file[64];
     snprintf(file, sizeof file, "spectrum_%s", input);
-    return show(p, &f, file, err);
+    return page_show(p, &f, file, err);
 }
 
 // ---- time --------------------------------------------------------------------------------------
 
 static bool time_figures(Page *p, const char *input, Error *err)
 {
-    char title[160], finding[400] = "Not dominated: ";
+    char title[160], finding[400], front[320];
     const Csv *c = &p->time;
-    Figure f = {
-        .x_name = "sqrt(m n)", .y_name = "microseconds on the CPU", .log_x = true, .log_y = true};
+    Figure f = {.x_name = "sqrt(m n)",
+                .y_name = "microseconds on one thread of the CPU",
+                .log_x = true,
+                .log_y = true};
     for (int i = 0; studies_method(i); i++)
         for (int r = 0; r < c->rows; r++)
             if (!strcmp(c->cell[r][0], studies_method(i)))
@@ -276,88 +174,32 @@ static bool time_figures(Page *p, const char *input, Error *err)
                            sqrt(csv_number(c, r, "m") * csv_number(c, r, "n")),
                            csv_number(c, r, "us"));
     f.title = "Time by size";
-    f.finding = "On a CPU in fp32 arithmetic: the order is that of multiplications, not that of a "
+    f.finding = "On one thread of a CPU in fp32 arithmetic: the order is that of multiplications, "
+                "not that of a "
                 "GPU's kernels.";
-    if (!show(p, &f, "time", err)) return false;
+    if (!page_show(p, &f, "time", err)) return false;
 
     double us[MAX_ROWS] = {0}, error[MAX_ROWS] = {0};
+    const char *name[MAX_ROWS];
     int n = 0;
-    Figure pareto = {.x_name = "microseconds on the CPU",
+    Figure pareto = {.x_name = "microseconds on one thread of the CPU",
                      .y_name = "polar error, bf16 (f16 in gram form)",
                      .points = true};
     for (int i = 0; studies_method(i) && n < MAX_ROWS; i++) {
         char key[96];
         snprintf(key, sizeof key, "%s,%d,%d", studies_method(i), p->m, p->n);
-        const int r = csv_find(c, key);
+        const int r = csv_find(c, key, 0);
         us[n] = r < 0 ? NAN : csv_number(c, r, "us");
-        error[n] = named_error(p, input, 0, 0, studies_method(i));
-        series_add(figure_line(&pareto, studies_method(i)), us[n], error[n]);
+        error[n] = page_named_error(p, input, 0, 0, studies_method(i));
+        name[n] = studies_method(i);
+        series_add(figure_line(&pareto, name[n]), us[n], error[n]);
         n++;
     }
-    for (int i = 0; i < n; i++) {
-        bool dominated = !isfinite(us[i]) || !isfinite(error[i]);
-        for (int k = 0; k < n; k++) dominated = dominated || (us[k] < us[i] && error[k] < error[i]);
-        if (!dominated)
-            snprintf(finding + strlen(finding), sizeof finding - strlen(finding), "%s%s",
-                     strlen(finding) > 15 ? ", " : "", studies_method(i));
-    }
+    page_front(front, sizeof front, name, us, error, n);
+    snprintf(finding, sizeof finding, "Not dominated: %s.", front);
     snprintf(title, sizeof title, "Error on %s against time at %d x %d", input, p->m, p->n);
-    snprintf(finding + strlen(finding), sizeof finding - strlen(finding), ".");
     pareto.title = title, pareto.finding = finding;
-    return show(p, &pareto, "pareto", err);
-}
-
-// ---- training ----------------------------------------------------------------------------------
-
-static int losses(const Csv *c, const char *method, double *loss, double *ms)
-{
-    int n = 0;
-    for (int r = 0; r < c->rows && n < MAX_ROWS; r++)
-        if (!strcmp(c->cell[r][0], method)) {
-            loss[n] = csv_number(c, r, "loss");
-            ms[n++] = csv_number(c, r, "ms");
-        }
-    return n;
-}
-
-static void training_table(Page *p)
-{
-    const Csv *c = &p->training;
-    double reference[MAX_ROWS], loss[MAX_ROWS], ms[MAX_ROWS], best[MAX_ROWS], spread = 0;
-    const int n_reference = losses(c, "polar5", reference, ms);
-    int kinds = 0, runs = 0, first[MAX_ROWS] = {0}, least = 0;
-    fprintf(
-        p->out,
-        "| method | runs | validation loss, mean ± sd | against polar5 | p (Welch) | ms a step |\n"
-        "|---|---|---|---|---|---|\n");
-    for (int r = 0; r < c->rows && kinds < MAX_ROWS; r++) {
-        int same = 0;
-        while (strcmp(c->cell[same][0], c->cell[r][0])) same++;
-        if (same < r) continue;
-        const int n = losses(c, c->cell[r][0], loss, ms);
-        const double sd = deviation_of(loss, n);
-        first[kinds++] = r, spread += sd * sd, runs = n;
-        fprintf(p->out, "| %s | %d | %.4f ± %.4f | %+.4f | %.2f | %.1f |\n", c->cell[r][0], n,
-                mean_of(loss, n), sd, mean_of(loss, n) - mean_of(reference, n_reference),
-                welch(loss, n, reference, n_reference), mean_of(ms, n));
-        const int n_best = losses(c, c->cell[first[least]][0], best, ms);
-        if (mean_of(loss, n) < mean_of(best, n_best)) least = kinds - 1;
-    }
-    const char *name = c->cell[first[least]][0];
-    const int n_best = losses(c, name, best, ms);
-    fprintf(p->out, "\nThe lowest mean is %s's. Not told apart from it (p of .05 or more):", name);
-    for (int k = 0; k < kinds; k++) {
-        const int n = losses(c, c->cell[first[k]][0], loss, ms);
-        if (k != least && welch(loss, n, best, n_best) >= 0.05)
-            fprintf(p->out, " %s", c->cell[first[k]][0]);
-    }
-    fprintf(
-        p->out,
-        ". The smallest difference of two methods that so many runs find at p < .05 four times in "
-        "five is %.4f; p is not corrected for comparing several methods. ms a step is wall "
-        "time, and so of whatever else ran. aol3 and aol4 are what `build/search` found for AOL "
-        "(docs/recipe.md).\n\n",
-        detectable(sqrt(spread / kinds), runs));
+    return page_show(p, &pareto, "pareto", err);
 }
 
 // ---- claims ------------------------------------------------------------------------------------
@@ -375,15 +217,15 @@ static void claim(Page *p, const char *text, bool testable, bool holds, const ch
 
 static void claims(Page *p)
 {
-    const double t4 = named_error(p, "gaussian", 256, 256, "turbo4-you"),
-                 y5 = named_error(p, "gaussian", 256, 256, "you5");
-    const double mt4 = named_error(p, "momentum", 0, 0, "turbo4"),
-                 mp5 = named_error(p, "momentum", 0, 0, "polar5");
-    const double ms4 = named_error(p, "momentum", 0, 0, "s4-polar5");
-    const double c4 = named_error(p, "columns", 0, 0, "turbo4-you"),
-                 c5 = named_error(p, "columns", 0, 0, "you5");
-    const double l4 = named_error(p, "levy1.0", 0, 0, "turbo4-you"),
-                 l5 = named_error(p, "levy1.0", 0, 0, "you5");
+    const double t4 = page_named_error(p, "gaussian", 256, 256, "turbo4-you"),
+                 y5 = page_named_error(p, "gaussian", 256, 256, "you5");
+    const double mt4 = page_named_error(p, "momentum", 0, 0, "turbo4"),
+                 mp5 = page_named_error(p, "momentum", 0, 0, "polar5");
+    const double ms4 = page_named_error(p, "momentum", 0, 0, "s4-polar5");
+    const double c4 = page_named_error(p, "columns", 0, 0, "turbo4-you"),
+                 c5 = page_named_error(p, "columns", 0, 0, "you5");
+    const double l4 = page_named_error(p, "levy1.0", 0, 0, "turbo4-you"),
+                 l5 = page_named_error(p, "levy1.0", 0, 0, "you5");
     fprintf(p->out, "| published claim | here | numbers |\n|---|---|---|\n");
     claim(p, "AOL saves an iteration: on a Gaussian 256 x 256 four are as accurate as five without",
           isfinite(t4), t4 <= 1.1 * y5, "turbo4-you %.3f, you5 %.3f", t4, y5);
@@ -404,14 +246,17 @@ static void claims(Page *p)
 
 static bool fill(Page *p, const char *command, Error *err)
 {
-    const bool momentum = has_input(p, "momentum");
+    const bool momentum = page_has_input(p, "momentum");
     const char *hard = momentum ? "momentum" : "columns";
-    fprintf(p->out,
-            "# Ablations\n\nMade by `ablations page` from the tables that this wrote:\n\n    %s\n\n"
-            "Small sizes on a CPU; the same at full size on a GPU is still to be measured. Errors "
-            "are of the "
-            "method's own storage (bf16; f16 in gram form) against a decomposition in double.\n\n",
-            command);
+    fprintf(
+        p->out,
+        "# Ablations\n\nMade by `ablations page` from the tables that this wrote:\n\n    %s\n\n"
+        "Small sizes on a CPU%s. Errors are of the method's own storage (bf16; f16 in gram form) "
+        "against a decomposition in double.\n\n",
+        command,
+        p->gpu.command[0] ? "; full size on a GPU follows below"
+                          : "; the same at full size on a GPU is still to be measured");
+    page_advice(p);
     bool ok = true;
     if (p->error.rows) {
         fprintf(p->out, "## Error by iterations\n\n");
@@ -434,10 +279,9 @@ static bool fill(Page *p, const char *command, Error *err)
         fprintf(p->out, "## Time\n\n");
         if (!time_figures(p, hard, err)) return false;
     }
-    if (p->training.rows) {
-        fprintf(p->out, "## Training\n\n");
-        training_table(p);
-    }
+    page_remedies(p);
+    page_training(p);
+    if (!page_gpu(p, err)) return false;
     if (p->error.rows) {
         fprintf(p->out, "## Published claims\n\n");
         claims(p);
@@ -452,16 +296,36 @@ static bool read_table(Csv *csv, const char *folder, const char *name, Error *er
     return csv_read(csv, path, err);
 }
 
-bool page_write(const char *folder, const char *page, const char *command, Error *err)
+// The first line of machine.txt; nothing when there is no such file.
+static void read_machine(Page *p, const char *gpu)
+{
+    char path[1100];
+    snprintf(path, sizeof path, "%s/machine.txt", gpu);
+    FILE *file = fopen(path, "r");
+    if (file && !fgets(p->gpu.command, sizeof p->gpu.command, file)) p->gpu.command[0] = '\0';
+    p->gpu.command[strcspn(p->gpu.command, "\n")] = '\0';
+    if (file) fclose(file);
+}
+
+bool page_write(const char *folder, const char *gpu, const char *page, const char *command,
+                Error *err)
 {
     Page p = {.path = page};
+    const struct {
+        Csv *csv;
+        const char *folder, *name;
+    } tables[] = {{&p.error, folder, "error.csv"},       {&p.bias, folder, "bias.csv"},
+                  {&p.spectrum, folder, "spectrum.csv"}, {&p.remedies, folder, "remedies.csv"},
+                  {&p.time, folder, "time.csv"},         {&p.training, folder, "training.csv"},
+                  {&p.gpu.error, gpu, "error.csv"},      {&p.gpu.time, gpu, "time.csv"},
+                  {&p.gpu.training, gpu, "training.csv"}};
+    enum { N = sizeof tables / sizeof *tables };
     char *text = NULL;
     size_t size = 0;
-    bool ok = read_table(&p.error, folder, "error.csv", err) &&
-              read_table(&p.bias, folder, "bias.csv", err) &&
-              read_table(&p.spectrum, folder, "spectrum.csv", err) &&
-              read_table(&p.time, folder, "time.csv", err) &&
-              read_table(&p.training, folder, "training.csv", err);
+    bool ok = true;
+    for (int i = 0; ok && i < N; i++)
+        ok = read_table(tables[i].csv, tables[i].folder, tables[i].name, err);
+    read_machine(&p, gpu);
     if (ok && !p.error.rows && !p.training.rows)
         ok = fail(err, "%s holds no tables: ablations error and ablations time write them", folder);
     for (int r = 0; ok && r < p.error.rows; r++) // the last shape of the Gaussians
@@ -474,7 +338,6 @@ bool page_write(const char *folder, const char *page, const char *command, Error
     ok = ok && atomic_file_open(&file, page, size, err) &&
          atomic_file_write(&file, text, size, err) && atomic_file_commit(&file, err);
     free(text);
-    csv_close(&p.error), csv_close(&p.bias), csv_close(&p.spectrum), csv_close(&p.time),
-        csv_close(&p.training);
+    for (int i = 0; i < N; i++) csv_close(tables[i].csv);
     return ok;
 }

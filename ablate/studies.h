@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "../ops/error.h"
+#include "csv.h"
 
 enum { STUDY_MAX = 24 };
 
@@ -33,10 +34,24 @@ typedef struct {
 #define SPECTRUM_HEAD "input,m,n,seed,method,value,share"
 bool studies_error(const Studies *studies, Error *err);
 
-// time.csv, TIME_HEAD: microseconds (median of calls over at least 0.1 s) on this machine's CPU,
-// fp32 arithmetic with the method's storage.
+// time.csv, TIME_HEAD: microseconds on one thread of this machine's CPU, fp32 arithmetic with the
+// method's storage: the least of the calls of 0.3 s, since whatever else runs only adds.
 #define TIME_HEAD "method,m,n,us"
 bool studies_time(const Studies *studies, Error *err);
+
+// remedies.csv, REMEDIES_HEAD: what may mend AOL's error, by matrix. `share` is
+// tr(A)^2 / (m |A|_F^2) for A = G G^T, which a device has at hand: 1 when all singular values are
+// equal. aol3 .. s4-5 are polar errors in bf16 of normaliser and iterations (the last rows of
+// polar_express); two-sided4 is of rows scaled by AOL, then columns, and four iterations, with
+// two-sided-bias the distance of the scaled matrix's polar factor from G's.
+#define REMEDIES_HEAD                                                                              \
+    "input,m,n,seed,share,aol3,aol4,aol5,s4-3,s4-4,s4-5,two-sided-bias,two-sided4,two-sided5,"     \
+    "polar5"
+bool studies_remedies(const Studies *studies, Error *err);
+
+// Opens the study's table in its folder (csv_open).
+bool studies_table(Csv *csv, const Studies *studies, const char *name, const char *head,
+                   Error *err);
 
 // The methods that tables and figures name, in their order; NULL past the end.
 const char *studies_method(int i);

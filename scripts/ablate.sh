@@ -1,6 +1,7 @@
 #!/bin/sh
 # Every study of orthogonalisers at small size, on the CPU in under ten minutes, and docs/ablations.md
-# with its figures. What is in the folder already is not made again, so a stopped run goes on.
+# with its figures; what it says of full size are the results of scripts/ablate_gpu.sh in
+# bench/ablations_gpu. What is in the folder already is not made again, so a stopped run goes on.
 # usage: scripts/ablate.sh [FOLDER]
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,6 +19,8 @@ if [ ! -f "$momentum" ]; then
 fi
 build/ablations error --folder "$folder" --momentum "$momentum"
 build/ablations error --folder "$folder" --sizes 256x256 --inputs gaussian
+build/ablations error --folder "$folder" --sizes 512x512 --seeds 1
+build/ablations remedies --folder "$folder" --seeds 16 --momentum "$momentum" --momentum-matrices 20
 build/ablations time --folder "$folder" --sizes 64x64,128x128,256x256,96x384,128x512,512x512
 
 # Training: the loss after 100 steps of `tiny`, schedule and all, of each method with three seeds.

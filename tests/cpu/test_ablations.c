@@ -33,11 +33,11 @@ TEST(table_grows)
     Csv csv;
     Error err;
     CHECK(csv_open(&csv, path, "input,m,error", &err), "%s", err.text);
-    CHECK(csv.rows == 0 && csv_find(&csv, "gaussian,64") < 0);
+    CHECK(csv.rows == 0 && csv_find(&csv, "gaussian,64", 0) < 0);
     CHECK(csv_add(&csv, "gaussian,64,0.25", &err) && csv_add(&csv, "rows,64,nan", &err));
     csv_close(&csv);
     CHECK(csv_open(&csv, path, "input,m,error", &err), "%s", err.text);
-    CHECK(csv.rows == 2 && csv_find(&csv, "rows,64") == 1 && csv_find(&csv, "rows,6") < 0);
+    CHECK(csv.rows == 2 && csv_find(&csv, "rows,64", 0) == 1 && csv_find(&csv, "rows,6", 0) < 0);
     CHECK(csv_number(&csv, 0, "error") == 0.25 && isnan(csv_number(&csv, 1, "error")));
     CHECK(isnan(csv_number(&csv, 0, "input")) && isnan(csv_number(&csv, 0, "none")));
     CHECK(!strcmp(csv_text(&csv, 1, "input"), "rows") && !*csv_text(&csv, 2, "input"));
@@ -93,7 +93,45 @@ TEST(statistics)
     CHECK(welch((double[]){1, 1}, 2, (double[]){2, 2}, 2) == 0);
     // n = 3: (2.776 + 0.941) sd sqrt(2/3)
     CHECK_NEAR(detectable(1, 3), (2.77644511 + 0.94096458) * sqrt(2.0 / 3), 1e-6);
-    CHECK(isinf(detectable(1, 1)));
+    CHECK(isinf(detectable(1, 1)) && isinf(detectable_pooled(1, 1, 4)));
+    CHECK_NEAR(detectable_pooled(1, 2, 4), 2.77644511 + 0.94096458, 1e-6);
+    double freedom;
+    const double groups[] = {1, 2, 3, 2, 4, 6}; // deviations 1 and 2
+    CHECK_NEAR(pooled_deviation(groups, (int[]){3, 3}, 2, &freedom), sqrt(2.5), 1e-15);
+    CHECK(freedom == 4);
+}
+
+// scipy.stats.t.cdf and ttest_1samp(.., alternative='less') of scipy 1.17.1, and the ten published
+// losses of the recipe, for which its specification gives t = -2.245.
+TEST(one_sided)
+{
+    static const double ten[] = {3.2779, 3.2782, 3.2782, 3.2788, 3.2814,
+                                 3.2807, 3.2780, 3.2780, 3.2795, 3.2802};
+    CHECK_NEAR(student_below(-2.245, 9), 0.0257107904, 1e-9);
+    CHECK_NEAR(student_below(1.5, 3), 0.8847080674, 1e-9);
+    CHECK_NEAR(student_mean_below(ten, 10, 3.28), 0.0257158065, 1e-9);
+    CHECK_NEAR(student_mean_below(ten, 10, 3.279), 0.5853732120, 1e-9);
+    CHECK(student_mean_below(ten, 1, 3.28) == 1);
+    CHECK(student_mean_below((double[]){3, 3}, 2, 3.28) == 0 &&
+          student_mean_below((double[]){4, 4}, 2, 3.28) == 1);
+}
+
+TEST(adaptive)
+{
+    const double x[] = {1, 2, 3, 4, 5, 6, 7, 8}, down[] = {8, 7, 6, 5, 4, 3, 2, 1};
+    CHECK(rank_correlation(x, x, 8) == 1 && rank_correlation(x, down, 8) == -1);
+    // 2 1 4 3: squares of differences sum to 4, 1 - 24/60
+    CHECK_NEAR(rank_correlation(x, (double[]){2, 1, 4, 3}, 4), 0.6, 1e-15);
+    // One more takes 3 from each error of `down`, one less adds 1: of the quarter 6 - 2 in 8
+    // matrices, of halves 12 - 4.
+    double before[8], after[8];
+    for (int i = 0; i < 8; i++) before[i] = down[i] + 1, after[i] = down[i] - 3;
+    const Adaptive a = adaptive_counts(x, before, down, after, 8);
+    CHECK(a.correlation == -1 && a.fixed == 4.5 && a.quarter == 4 && a.best == 3.5, "%g %g",
+          a.quarter, a.best);
+    for (int i = 0; i < 8; i++) before[i] = down[i] + 3, after[i] = down[i] - 1;
+    const Adaptive none = adaptive_counts(x, before, down, after, 8);
+    CHECK(none.best == none.fixed && none.quarter == 5, "%g %g", none.best, none.quarter);
 }
 
 TEST(figures)
@@ -120,6 +158,13 @@ TEST(figures)
     f.log_x = f.log_y = false;
     CHECK(figure_write(&f, path, &err) && !strstr(slurp(path), "nan"), "one point");
     figure_free(&f);
+    static const char *const places[] = {"2x3", "4x5"};
+    f.x_labels = 2, f.x_label = places;
+    series_add(figure_line(&f, "one"), 1.1, 7);
+    CHECK(figure_write(&f, path, &err) && strstr(slurp(path), ">2x3<") &&
+              strstr(slurp(path), ">4x5<") && !strstr(slurp(path), ">1<"),
+          "places with names");
+    figure_free(&f);
     unlink(path);
 }
 
@@ -130,6 +175,8 @@ int main(void)
     RUN(table_grows);
     RUN(half_a_row_is_cut);
     RUN(statistics);
+    RUN(one_sided);
+    RUN(adaptive);
     RUN(figures);
     rmdir(folder);
     return TEST_SUMMARY();

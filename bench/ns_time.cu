@@ -1,9 +1,7 @@
-// Times orthogonalisation on the GPU: whole methods, then single products.
-//   ns_bench [--cublas] [--products]
-// A line per batch x m x n and method: microseconds (median of CUDA-graph replays over inputs that
-// together exceed the L2 cache), useful TFLOP/s (symmetric products count half), and the fraction
-// of the compute floor at 790 TFLOP/s, what cuBLAS reaches on an H200 with random data.
+// Times of orthogonalisation on the GPU: whole methods, and single products.
 #include "../ops/cuda/ns_products.h"
+
+#include "ns_bench.h"
 
 #include <algorithm>
 #include <vector>
@@ -13,18 +11,6 @@ namespace
 
 constexpr double kPeak = 790e12;
 constexpr int kReplays = 24;
-
-struct Shape {
-    int batch, m, n;
-    double peers; // microseconds of the best peer at turbo4 (turbo_muon.md section 3)
-};
-
-const Shape shapes[] = {{22, 768, 3072, 1663},  {40, 768, 768, 1100},  {1, 768, 3072, 134},
-                        {1, 2048, 2048, 381},   {1, 2048, 8192, 1106}, {1, 4096, 4096, 2185},
-                        {1, 8192, 8192, 15579}, {11, 768, 3072, 0},    {6, 768, 3072, 0},
-                        {3, 768, 3072, 0},      {20, 768, 768, 0},     {10, 768, 768, 0},
-                        {5, 768, 768, 0}};
-const char *const methods[] = {"turbo4", "turbo-gram4", "s4-gram4", "s4-gram5", "polar5"};
 
 // Products counted with symmetry: m^2 n for X X^T, 2 m^2 n for an apply, m^3 for the others.
 double useful_flops(const NsMethod &w, double m, double n)
@@ -55,6 +41,13 @@ __global__ void fill_kernel(bf16 *x, size_t n, uint64_t seed)
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
         x[i] = __float2bfloat16_rn(((float)(z & 0xffffff) + (float)(z >> 40)) * 0x1p-24f - 1);
     }
+}
+
+cudaStream_t bench_stream() // of all timing
+{
+    static cudaStream_t made;
+    if (!made) CUDA_CHECK(cudaStreamCreate(&made));
+    return made;
 }
 
 void *room(size_t bytes)
@@ -95,36 +88,47 @@ template <typename F> double time_call(cudaStream_t stream, int inputs, F call)
     return 1e3 * times[kReplays / 2];
 }
 
-void bench_methods(const Shape &s, cudaStream_t stream)
+} // namespace
+
+extern "C" void ns_bench_device(char *name, size_t size)
 {
+    cudaDeviceProp properties;
+    int device = 0;
+    CUDA_CHECK(cudaGetDevice(&device));
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, device));
+    snprintf(name, size, "%s", properties.name);
+}
+
+extern "C" void ns_bench_time(NsTime *times, const NsMethod *methods, int n_methods,
+                              const BankShape *shape)
+{
+    const BankShape s = *shape;
     const size_t numbers = (size_t)s.batch * s.m * s.n, bytes = 2 * numbers;
     const int inputs = bytes > (100u << 20) ? 1 : std::min<size_t>(16, (100u << 20) / bytes + 1);
     bf16 *x = static_cast<bf16 *>(room(inputs * bytes));
     void *out = room(inputs * bytes);
-    fill_kernel<<<1024, 256, 0, stream>>>(x, inputs * numbers, 1);
-    for (const char *name : methods) {
-        NsMethod method;
-        Error err;
-        if (!ns_method_find(&method, name, &err)) exit(1);
+    fill_kernel<<<1024, 256, 0, bench_stream()>>>(x, inputs * numbers, 1);
+    for (int k = 0; k < n_methods; k++) {
+        const NsMethod &method = methods[k];
         void *work = room(ns_workspace_size_cuda(&method, s.batch, s.m, s.n));
-        const double us = time_call(stream, inputs, [&](int i) {
+        const double us = time_call(bench_stream(), inputs, [&](int i) {
             ns_orthogonalize_to_cuda(&method, static_cast<char *>(out) + i * bytes, method.storage,
                                      x + i * numbers, DT_BF16, false, s.batch, s.m, s.n, work,
-                                     stream);
+                                     bench_stream());
         });
         const double flops = s.batch * useful_flops(method, s.m, s.n);
-        printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%", s.batch, s.m, s.n, name, us,
-               flops / us * 1e-6, 100 * flops / kPeak / (us * 1e-6));
-        if (s.peers > 0) printf("  %8.0f", s.peers);
-        printf("  failed %d\n", ns_failed_cuda(work, stream));
+        times[k] = {us, flops / us * 1e-6, flops / kPeak / (us * 1e-6),
+                    ns_failed_cuda(work, bench_stream())};
         CUDA_CHECK(cudaFree(work));
     }
     CUDA_CHECK(cudaFree(x));
     CUDA_CHECK(cudaFree(out));
 }
 
-void bench_products(const Shape &s, cudaStream_t stream)
+extern "C" void ns_bench_products(const BankShape *shape)
 {
+    const BankShape s = *shape;
+    cudaStream_t const stream = bench_stream();
     const size_t wide = (size_t)s.batch * s.m * s.n, square = (size_t)s.batch * s.m * s.m;
     bf16 *x = static_cast<bf16 *>(room(2 * wide)), *a = static_cast<bf16 *>(room(2 * square));
     void *y = room(2 * wide), *c = room(2 * square);
@@ -160,30 +164,4 @@ void bench_products(const Shape &s, cudaStream_t stream)
     for (void *p : {(void *)x, (void *)a, y, c, w.scratch, (void *)flags, (void *)gram.a,
                     (void *)gram.row_sums})
         CUDA_CHECK(cudaFree(p));
-}
-
-} // namespace
-
-int main(int argc, char **argv)
-{
-    bool products = false;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--cublas"))
-            ns_use_hopper(false);
-        else if (!strcmp(argv[i], "--products"))
-            products = true;
-        else {
-            fprintf(stderr, "usage: ns_bench [--cublas] [--products]\n");
-            return 2;
-        }
-    }
-    cudaStream_t stream;
-    CUDA_CHECK(cudaStreamCreate(&stream));
-    printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
-    for (const Shape &s : shapes)
-        if (products)
-            bench_products(s, stream);
-        else
-            bench_methods(s, stream);
-    return 0;
 }

@@ -1,0 +1,77 @@
+// What the files that write docs/ablations.md share.
+#ifndef ABLATE_PAGE_PARTS_H
+#define ABLATE_PAGE_PARTS_H
+
+#include "csv.h"
+#include "figure.h"
+#include "page.h"
+
+typedef struct {
+    Csv error, bias, spectrum, time, training, remedies;
+    struct {
+        Csv error, time, training;
+        char command[512];
+    } gpu; // of scripts/ablate_gpu.sh
+    FILE *out;
+    const char *path; // of the page
+    int m, n;         // the shape that figures show, of the random inputs
+} Page;
+
+enum { MAX_ROWS = 64 };
+
+// The mean of a column over error.csv's rows of one kind; m 0 for any shape. NaN when there is
+// none.
+double page_error(const Page *p, const char *input, int m, int n, const char *norm,
+                  const char *table, int iterations, const char *variant, const char *column);
+// The polar error of a named method, likewise.
+double page_named_error(const Page *p, const char *input, int m, int n, const char *name);
+// The i-th named method with rows in error.csv, NULL past the end.
+const char *page_method(int i);
+// The i-th input of error.csv, in its order, NULL past the end.
+const char *page_input(const Page *p, int i);
+bool page_has_input(const Page *p, const char *name);
+// Three decimals, or two digits of what is large; a dash for what is not known.
+void page_number(FILE *out, double value);
+// Writes the figure beside the page and shows it there; frees it.
+bool page_show(Page *p, Figure *figure, const char *name, Error *err);
+// The path of the figure of that name beside the page, and what the page calls it.
+void page_figure_path(const Page *p, const char *name, char *path, size_t size, char *link,
+                      size_t link_size);
+
+// The runs of a method in a table of training (at that step, 0 where there is no such column):
+// their losses and ms a step, at most MAX_ROWS; how many.
+int page_losses(const Csv *csv, const char *method, int step, double *loss, double *ms);
+// The i-th method of such a table, in its order, NULL past the end.
+const char *page_trained(const Csv *csv, int i);
+
+// What the runs on the GPU say together.
+typedef struct {
+    int last, before;          // steps of the last two validations
+    const char *method;        // that of the lowest mean loss
+    double loss;               // which is this
+    double deviation, freedom; // between seeds, pooled over the methods
+    double detectable;         // the smallest difference of two methods that is found
+} GpuTraining;
+bool page_gpu_best(const Page *p, GpuTraining *training); // false without runs
+// Student's two-sided p of a difference of two methods' means over nx and ny runs.
+double page_pooled_p(const GpuTraining *training, double off, int nx, int ny);
+
+// Sections, each nothing when its tables are not there.
+void page_training(Page *p);        // page_training.c
+void page_gpu_training(Page *p);    // page_training.c
+bool page_gpu(Page *p, Error *err); // page_gpu.c
+void page_remedies(Page *p);        // page_remedies.c
+void page_advice(Page *p);          // page_advice.c
+
+// Microseconds of a method on the GPU, NaN where they are not measured (page_gpu.c).
+double page_gpu_us(const Page *p, int batch, int m, int n, const char *method);
+// The polar error of a method on the GPU, likewise.
+double page_gpu_error(const Page *p, int m, int n, const char *input, const char *method);
+// The mean of a column over the rows of a table that begin with those cells ("turbo4,250"), NaN
+// when there are none.
+double page_mean(const Csv *csv, const char *key, const char *column);
+// Of n points, those that no other one beats in both x and y, by their names: "a, b, c".
+void page_front(char *text, size_t size, const char *const *name, const double *x, const double *y,
+                int n);
+
+#endif

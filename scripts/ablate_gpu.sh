@@ -1,0 +1,133 @@
+#!/bin/sh
+# The studies of orthogonalisers at full size, on a GPU: errors and times up to 8192 x 8192, and
+# training at the speedrun's width. Needs built programs, shards and a shell; no compiler, Python or
+# network. What is in the folder is not made again, so a stopped run goes on. `scripts/ablate.sh`
+# makes the page docs/ablations.md of the tables.
+#
+# usage: scripts/ablate_gpu.sh [FOLDER]      (bench/ablations_gpu, whose tables are kept with the code)
+#
+#   PROGRAM, BENCH   train_gpt and ns_bench where they are built already; else they are built
+#   TRAIN, VAL       shards (data/fineweb10B/fineweb_train_*.bin, .._val_*.bin)
+#   STUDIES          "training error time", any of them
+#   GPUS             how many runs go side by side, each on a GPU of its own (all that nvidia-smi lists)
+#   METHODS, SEEDS   of the training study
+#   STEPS, OPTIONS   of each run (250; --recipe speedrun --val-tokens 2097152)
+#   SHAPES           of errors and times, batch x m x n with commas between
+#   WORK             the folder that runs/ is made in, and other names are relative to
+#
+# Costs, as reckoned and not yet measured: training on H100s 8 runs of 250 steps of 0.37 s with half a
+# minute around each, on two GPUs under 9 minutes; errors and times about a minute each. The time of a
+# step is that of the GPU it ran on.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi
+if [ -z "${BENCH:-}" ]; then make -s -C "$root" build/bench/ns_bench; fi
+cd "${WORK:-$root}"
+folder=${1:-$root/bench/ablations_gpu}
+program=${PROGRAM:-$root/train_gpt}
+bench=${BENCH:-$root/build/bench/ns_bench}
+studies=${STUDIES:-training error time}
+train=${TRAIN:-$root/data/fineweb10B/fineweb_train_*.bin}
+val=${VAL:-$root/data/fineweb10B/fineweb_val_*.bin}
+# The recipe's method; its parent's; the most accurate on real momentum; and the fastest, which in
+# exact arithmetic is turbo4 again: these are what one may want as a default. muon5 is slower and less
+# accurate than polar5, so no candidate.
+methods=${METHODS:-turbo4 polar5 s4-gram5 turbo-gram4}
+seeds=${SEEDS:-1 2}
+# So many steps of the recipe's own schedule, not a schedule of so many: whatever differs is the
+# orthogonaliser's, and the losses can be laid beside the reference's at those steps. It says nothing
+# about the cooldown.
+steps=${STEPS:-250}
+options=${OPTIONS:---recipe speedrun --val-tokens 2097152}
+half=$((steps / 2))
+dump_at=$((steps < 60 ? steps : 60))
+momentum=runs/ablation-gpu-momentum.safetensors
+gpus=${GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)}
+[ "$gpus" -gt 0 ] || gpus=1
+mkdir -p "$folder" runs
+
+# ---- training ----------------------------------------------------------------------------------
+
+table=$folder/training.csv
+name_of() { echo "ablation-gpu-$1-$2"; } # method, seed
+start() {                                # method, seed, GPU: in the background
+    name=$(name_of "$1" "$2")
+    rm -rf "runs/$name"
+    dump=
+    if [ "$1 $2" = "$first" ]; then dump="--dump-momentum $dump_at"; fi
+    echo "training with $1, seed $2, on GPU $3" >&2
+    # shellcheck disable=SC2086 # lists of words
+    CUDA_VISIBLE_DEVICES=$3 "$program" $options --run "$name" --ortho "$1" --seed "$2" --steps "$steps" \
+        --val-every "$half" --epochs 0 --checkpoint-every 0 --samples 0 --train "$train" --val "$val" $dump \
+        >"$folder/$1-$2.log" 2>&1 &
+}
+finish() { # method, seed: its rows, all at once; the run's folder is of no more use
+    name=$(name_of "$1" "$2")
+    if ! grep -q "^step:$steps/$steps val_loss:" "$folder/$1-$2.log"; then
+        echo "error: the run of $1, seed $2, failed:" >&2
+        tail -n 5 "$folder/$1-$2.log" >&2
+        return 1
+    fi
+    rows=$(sed -n "s/^step:\([1-9][0-9]*\)\/$steps val_loss:\([0-9.]*\) .*step_avg:\([0-9.]*\)ms\$/$1,$2,\1,\2,\3/p" \
+        "$folder/$1-$2.log")
+    { grep -v "^$1,$2," "$table" && echo "$rows"; } >"$table.new"
+    mv -f "$table.new" "$table"
+    dumped=runs/$name/$(printf 'momentum_%06d.safetensors' "$dump_at")
+    if [ -f "$dumped" ]; then mv -f "$dumped" "$momentum"; fi
+    rm -rf "runs/$name"
+}
+finish_all() { # of the words in $running
+    wait
+    failed=0
+    # shellcheck disable=SC2086
+    set -- $running
+    while [ $# -gt 0 ]; do
+        finish "$1" "$2" || failed=1
+        shift 2
+    done
+    running=
+    [ "$failed" -eq 0 ]
+}
+study_training() {
+    [ -f "$table" ] || echo "method,seed,step,loss,ms" >"$table"
+    running='' n=0 first="${methods%% *} ${seeds%% *}"
+    for seed in $seeds; do
+        for method in $methods; do
+            if grep -q "^$method,$seed,$steps," "$table"; then continue; fi
+            start "$method" "$seed" "$n"
+            running="$running $method $seed" n=$((n + 1))
+            if [ "$n" -eq "$gpus" ]; then
+                finish_all
+                n=0
+            fi
+        done
+    done
+    finish_all
+}
+
+# ---- errors and times --------------------------------------------------------------------------
+
+all_methods=muon5,you5,polar5,turbo4,turbo5,turbo4-you,turbo-gram4,s4-polar4,s4-polar5,s4-gram4,s4-gram5
+squares=1x64x64,1x128x128,1x256x256,1x512x512,1x1024x1024,1x2048x2048,1x4096x4096,1x8192x8192
+banks=22x768x3072,40x768x768,1x768x3072,1x2048x8192
+study_error() {
+    inputs=gaussian,uniform,levy1.0,levy1.5,rows,columns,low-rank
+    if [ -f "$momentum" ]; then inputs=$inputs,momentum=$momentum; fi
+    "$bench" --times=no --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --inputs "$inputs" \
+        --errors-csv "$folder/error.csv" >"$folder/error.txt"
+}
+study_time() {
+    "$bench" --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --csv "$folder/time.csv" \
+        >"$folder/time.txt"
+}
+
+machine=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c |
+    sed 's/^ *\([0-9]*\) \([^,]*\), \(.*\)/\1 x \2, driver \3/' | tr '\n' ' ' || true)
+echo "scripts/ablate_gpu.sh   # ${machine:-no GPU }$(date +%F), $steps steps each" >"$folder/machine.txt"
+for study in $studies; do
+    case $study in
+    training | error | time) "study_$study" ;;
+    *) echo "error: no study '$study': there are training, error and time" >&2 && exit 2 ;;
+    esac
+done
+echo "$folder"
