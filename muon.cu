@@ -284,11 +284,12 @@ void update_stored(const MuonBank *bank, const NsMethod *method, const StepState
 extern "C" void cuda_normuon(const MuonBank *bank, const NsMethod *method, const StepState *step,
                              void *workspace)
 {
+    const NsMethod chosen = ns_method_for(method, bank->rows, bank->cols);
     char *const work = static_cast<char *>(workspace);
     if (bank->dtype == DT_F32)
-        update_stored<float>(bank, method, step, work);
+        update_stored<float>(bank, &chosen, step, work);
     else if (bank->dtype == DT_BF16)
-        update_stored<bf16>(bank, method, step, work);
+        update_stored<bf16>(bank, &chosen, step, work);
     else
         cuda_fail("parameters of this type", "banks on a GPU are fp32 or bf16", "normuon", __FILE__,
                   __LINE__);
@@ -296,5 +297,6 @@ extern "C" void cuda_normuon(const MuonBank *bank, const NsMethod *method, const
 
 extern "C" size_t cuda_normuon_workspace(const MuonBank *bank, const NsMethod *method)
 {
-    return lay_out(bank, method, nullptr).bytes;
+    const NsMethod chosen = ns_method_for(method, bank->rows, bank->cols);
+    return lay_out(bank, &chosen, nullptr).bytes;
 }

@@ -266,8 +266,28 @@ bool ns_method_set_gram(NsMethod *method, bool gram, const char *restarts, Error
         at = *end ? end + 1 : end;
     }
     method->gram = gram;
+    method->by_shape = false;
     method->restarts = bits;
     return true;
+}
+
+void ns_method_set_by_shape(NsMethod *method)
+{
+    method->by_shape = true;
+    method->gram = false;
+    method->restarts = method->iterations > 4 ? 1u << 2 : 0;
+}
+
+NsMethod ns_method_for(const NsMethod *method, int m, int n)
+{
+    NsMethod chosen = *method;
+    const int shorter = m < n ? m : n, longer = m < n ? n : m;
+    if (!method->by_shape) return chosen;
+    chosen.by_shape = false;
+    chosen.gram = longer / 2 >= shorter;
+    if (!chosen.gram) chosen.restarts = 0;
+    if (chosen.gram && chosen.storage == DT_BF16) chosen.storage = DT_F16;
+    return chosen;
 }
 
 bool ns_method_set_eps(NsMethod *method, const char *eps, Error *err)
@@ -296,7 +316,8 @@ static bool is_changed(const NsMethod *method)
     bool same = named.norm == method->norm && named.delta == method->delta &&
                 named.eps == method->eps && named.relative == method->relative &&
                 named.iterations == method->iterations && named.gram == method->gram &&
-                named.restarts == method->restarts && named.storage == method->storage;
+                named.by_shape == method->by_shape && named.restarts == method->restarts &&
+                named.storage == method->storage;
     for (int k = 0; same && k < named.iterations; k++)
         same = named.coeff[k].a == method->coeff[k].a && named.coeff[k].b == method->coeff[k].b &&
                named.coeff[k].c == method->coeff[k].c;
@@ -316,8 +337,11 @@ void ns_method_describe(const NsMethod *method, char *text, size_t size)
         snprintf(word, sizeof word, "%d", k);
         if (method->restarts >> k & 1) list_word(restarts, sizeof restarts, word);
     }
-    snprintf(variant, sizeof variant, "%s%s%s", method->gram ? "gram" : "standard",
-             *restarts ? ", restart after " : "", restarts);
+    const char *name = method->by_shape ? "standard or gram by shape"
+                       : method->gram   ? "gram"
+                                        : "standard";
+    snprintf(variant, sizeof variant, "%s%s%s", name, *restarts ? ", restart after " : "",
+             restarts);
     bool rounds = method->storage == DT_BF16 || method->storage == DT_F16;
     snprintf(text, size, "%s%s: %s %s x%d, %s, %s", method->name,
              is_changed(method) ? " (changed)" : "", norm, method->table, method->iterations,
@@ -328,5 +352,6 @@ void ns_method_describe(const NsMethod *method, char *text, size_t size)
 size_t ns_workspace_size(const NsMethod *method, int at_once, int m, int n, size_t real_size)
 {
     size_t rows = (size_t)(m < n ? m : n), cols = (size_t)(m < n ? n : m);
-    return (size_t)at_once * (rows * cols + (method->gram ? 4 : 2) * rows * rows) * real_size;
+    const bool gram = ns_method_for(method, m, n).gram;
+    return (size_t)at_once * (rows * cols + (gram ? 4 : 2) * rows * rows) * real_size;
 }

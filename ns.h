@@ -49,6 +49,7 @@ typedef struct NsMethod {
     int iterations; // 1 .. NS_MAX_ITERATIONS
     NsCoeff coeff[NS_MAX_ITERATIONS];
     bool gram;         // iterate on the Gram matrix, apply once (and at each restart)
+    bool by_shape;     // the gram variant where that is the faster one (ns_method_for)
     unsigned restarts; // bit k set: gram restarts after iteration k (1-based, below `iterations`)
     DType storage; // what X, A, B round to after each product: DT_BF16, DT_F16, or DT_F32 / DT_F64
                    // for the precision of the arithmetic itself
@@ -71,6 +72,14 @@ bool ns_method_set_norm(NsMethod *method, const char *norm, Error *err);
 bool ns_method_set_coeffs(NsMethod *method, const char *table, int iterations, Error *err);
 // The variant: standard, or gram with a list of restarts such as "2", "2,4" or "" (NULL is "").
 bool ns_method_set_gram(NsMethod *method, bool gram, const char *restarts, Error *err);
+// The variant that is faster for the shape: see ns_method_for. With more than four iterations the
+// gram variant restarts after the second, as the named ones do.
+void ns_method_set_by_shape(NsMethod *method);
+// The method that is used for matrices (m,n): `method`, or, when that goes by shape, its gram
+// variant in f16 instead of bf16 where the longer side is twice the shorter one or more, and else
+// the standard loop. Measured on one H100 (bench/RESULTS.md): gram takes two thirds of the time at
+// 1 : 4, and a seventh more at 1 : 1. All functions below call this themselves.
+NsMethod ns_method_for(const NsMethod *method, int m, int n);
 // What the normaliser's eps is in units of: abs for those of the input, as published; rel for its
 // Frobenius norm (its square with AOL and Schatten-4), so that the result does not change when the
 // input is multiplied by a number, not in a bit if that is a power of two.

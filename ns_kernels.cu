@@ -215,15 +215,17 @@ bool supported(DType t) { return t == DT_F32 || t == DT_BF16 || t == DT_F16; }
 
 extern "C" size_t ns_workspace_size_cuda(const NsMethod *method, int batch, int m, int n)
 {
+    const NsMethod chosen = ns_method_for(method, m, n);
     Work w;
-    return lay_out(&w, nullptr, method, batch, m, n);
+    return lay_out(&w, nullptr, &chosen, batch, m, n);
 }
 
 extern "C" double *ns_square_sums_cuda(const NsMethod *method, int batch, int m, int n,
                                        void *workspace, int *parts)
 {
+    const NsMethod chosen = ns_method_for(method, m, n);
     Work w;
-    lay_out(&w, static_cast<char *>(workspace), method, batch, m, n);
+    lay_out(&w, static_cast<char *>(workspace), &chosen, batch, m, n);
     *parts = ns_parts((size_t)m * n);
     return w.partial;
 }
@@ -233,8 +235,9 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
                                         int m, int n, void *workspace, void *stream)
 {
     if (!supported(type) || !supported(out_type) || batch < 1 || m < 1 || n < 1) return -1;
+    const NsMethod chosen = ns_method_for(method, m, n);
     Work w;
-    lay_out(&w, static_cast<char *>(workspace), method, batch, m, n);
+    lay_out(&w, static_cast<char *>(workspace), &chosen, batch, m, n);
     w.stream = w.product.stream = static_cast<cudaStream_t>(stream);
     w.product.steps_run = &w.steps_run;
     if (is_small(m, n)) {
@@ -247,7 +250,7 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
         start_with_input(w, x, type, last);
     else
         start_with_copy(w, x, type, squares_known);
-    (method->gram ? iterate_gram : iterate_standard)(w, last);
+    (chosen.gram ? iterate_gram : iterate_standard)(w, last);
     if (last)
         ns_poison(w, out);
     else

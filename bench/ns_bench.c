@@ -3,8 +3,9 @@
 //   make build/bench/ns_bench && build/bench/ns_bench --errors --csv t.csv --errors-csv e.csv
 //
 // A line per batch x m x n and method: microseconds (median of CUDA-graph replays over inputs that
-// together exceed the L2 cache), useful TFLOP/s (symmetric products count half), and the fraction
-// of the compute floor at 790 TFLOP/s, what cuBLAS reaches on an H200 with random data.
+// together exceed the L2 cache), useful TFLOP/s (symmetric products count half), those that their
+// tiles compute, and the fraction of the compute floor at 790 TFLOP/s, what cuBLAS reaches on an
+// H200 with random data.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +53,7 @@ static const Options defaults = {
     .matrices = 2,
     .times = true};
 
-#define TIME_HEAD "batch,m,n,method,us,tflops,floor"
+#define TIME_HEAD "batch,m,n,method,us,tflops,executed,floor"
 #define ERROR_HEAD "m,n,input,method,matrices,polar,orthogonality,rank,residual"
 
 typedef struct {
@@ -107,8 +108,10 @@ static bool time_shape(Bench *b, const BankShape *s, NsTime *times, Error *err)
         if (at < 0)
             missing[n++] = b->method[k];
         else
-            times[k] = (NsTime){csv_number(&b->time, at, "us"), csv_number(&b->time, at, "tflops"),
-                                csv_number(&b->time, at, "floor"), 0};
+            times[k] = (NsTime){.us = csv_number(&b->time, at, "us"),
+                                .tflops = csv_number(&b->time, at, "tflops"),
+                                .executed = csv_number(&b->time, at, "executed"),
+                                .floor = csv_number(&b->time, at, "floor")};
     }
     if (n) ns_bench_time(fresh, missing, n, s);
     n = 0;
@@ -116,13 +119,14 @@ static bool time_shape(Bench *b, const BankShape *s, NsTime *times, Error *err)
         const bool is_fresh = times[k].us < 0;
         if (is_fresh) times[k] = fresh[n++];
         const NsTime t = times[k];
-        printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %7.0f%%", s->batch, s->m, s->n,
-               b->method[k].name, t.us, t.tflops, 100 * t.floor);
+        printf("%2d x %4d x %4d  %-12s %9.1f %8.0f %9.0f %7.0f%%", s->batch, s->m, s->n,
+               b->method[k].name, t.us, t.tflops, t.executed, 100 * t.floor);
         const double peer = peer_us(PEER_FLASH, s);
         if (isfinite(peer)) printf("  %8.0f", peer);
         printf(is_fresh ? "  failed %d\n" : "  (from the file)\n", t.failed);
         fflush(stdout);
-        snprintf(row, sizeof row, "%s,%.2f,%.1f,%.4f", key[k], t.us, t.tflops, t.floor);
+        snprintf(row, sizeof row, "%s,%.2f,%.1f,%.1f,%.4f", key[k], t.us, t.tflops, t.executed,
+                 t.floor);
         if (is_fresh && b->time.file && !csv_add(&b->time, row, err)) return false;
     }
     return true;
@@ -326,7 +330,8 @@ static bool run(Bench *b, const Options *o, Error *err)
     printf("%s\n", b->device);
     if (o->cublas) ns_use_hopper(false);
     if (o->times || o->products)
-        printf("batch x m x n    method             us  TFLOP/s  of floor   best peer (turbo4)\n");
+        printf("batch x m x n    method             us  TFLOP/s  executed  of floor   best peer "
+               "(turbo4)\n");
     if (o->products) {
         for (int i = 0; i < b->shapes; i++) ns_bench_products(&b->shape[i]);
         return true;

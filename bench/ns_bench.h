@@ -12,11 +12,12 @@ extern "C" {
 enum { NS_BENCH_METHODS = 16, NS_BENCH_SHAPES = 32, NS_BENCH_INPUTS = 16 };
 
 typedef struct {
-    double us;     // median of CUDA-graph replays over inputs that together exceed the L2 cache
-    double tflops; // useful ones: symmetric products count half
-    double floor;  // the fraction reached of the floor at 790 TFLOP/s, which cuBLAS reaches on an
-                   // H200 with random data
-    int failed;    // matrices that came back NaN
+    double us;       // median of CUDA-graph replays over inputs that together exceed the L2 cache
+    double tflops;   // useful ones: symmetric products count half
+    double executed; // those that the tiles of symmetric products compute
+    double floor;    // the fraction reached of the floor at 790 TFLOP/s, which cuBLAS reaches on an
+                     // H200 with random data
+    int failed;      // matrices that came back NaN
 } NsTime;
 
 // The GPU's name.

@@ -12,20 +12,22 @@ namespace
 constexpr double kPeak = 790e12;
 constexpr int kReplays = 24;
 
-// Products counted with symmetry: m^2 n for X X^T, 2 m^2 n for an apply, m^3 for the others.
-double useful_flops(const NsMethod &w, double m, double n)
+// 2 m^2 n for an apply, 2 `area` n for X X^T and 2 `area` m for other symmetric products, of which
+// area numbers count.
+double flops_of(const NsMethod &method, double m, double n, double area)
 {
+    const NsMethod w = ns_method_for(&method, (int)m, (int)n);
     double flops = 0;
     bool fresh = true;
     for (int k = 0; k < w.iterations; k++) {
         if (!w.gram) {
-            flops += 3 * m * m * n + (w.coeff[k].c != 0) * m * m * m;
+            flops += 2 * m * m * n + 2 * area * (n + (w.coeff[k].c != 0) * m);
             continue;
         }
         const bool restart = w.restarts >> k & 1, ends = k + 1 == w.iterations;
-        if (k == 0 || restart) flops += 3 * m * m * n, fresh = true;
-        flops += m * m * m * ((w.coeff[k].c != 0) + !fresh);
-        if (!ends && !(w.restarts >> (k + 1) & 1)) flops += 2 * m * m * m;
+        if (k == 0 || restart) flops += 2 * m * m * n + 2 * area * n, fresh = true;
+        flops += 2 * area * m * ((w.coeff[k].c != 0) + !fresh);
+        if (!ends && !(w.restarts >> (k + 1) & 1)) flops += 4 * area * m;
         fresh = false;
     }
     return flops;
@@ -116,8 +118,10 @@ extern "C" void ns_bench_time(NsTime *times, const NsMethod *methods, int n_meth
                                      x + i * numbers, DT_BF16, false, s.batch, s.m, s.n, work,
                                      bench_stream());
         });
-        const double flops = s.batch * useful_flops(method, s.m, s.n);
-        times[k] = {us, flops / us * 1e-6, flops / kPeak / (us * 1e-6),
+        const double half = 0.5 * s.m * s.m, area = ns_symmetric_area(method.storage, s.batch, s.m);
+        const double flops = s.batch * flops_of(method, s.m, s.n, half);
+        const double executed = s.batch * flops_of(method, s.m, s.n, area);
+        times[k] = {us, flops / us * 1e-6, executed / us * 1e-6, flops / kPeak / (us * 1e-6),
                     ns_failed_cuda(work, bench_stream())};
         CUDA_CHECK(cudaFree(work));
     }

@@ -167,7 +167,12 @@ static bool build_method(Recipe *recipe, Error *err)
         int iterations = recipe->ns_iters ? recipe->ns_iters : method->iterations;
         if (!ns_method_set_coeffs(method, table, iterations, err)) return false;
     }
-    if (recipe->ns_variant[0] || recipe->ns_restarts[0]) {
+    if (!strcmp(recipe->ns_variant, "shape")) {
+        if (recipe->ns_restarts[0])
+            return fail(err,
+                        "--ns-restarts with --ns-variant shape, which has its own: leave it out");
+        ns_method_set_by_shape(method);
+    } else if (recipe->ns_variant[0] || recipe->ns_restarts[0]) {
         bool gram = recipe->ns_variant[0] ? !strcmp(recipe->ns_variant, "gram") : method->gram;
         bool none = !recipe->ns_restarts[0] || !strcmp(recipe->ns_restarts, "none");
         if (!gram && !none)

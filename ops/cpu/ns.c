@@ -240,7 +240,8 @@ static bool orthogonalize(const NsMethod *method, real *g, int rows, int cols, r
 int ns_orthogonalize_real(const NsMethod *method, real *x, int batch, int m, int n, void *workspace,
                           int at_once)
 {
-    const size_t slot = ns_workspace_size(method, 1, m, n, 1);
+    const NsMethod chosen = ns_method_for(method, m, n);
+    const size_t slot = ns_workspace_size(&chosen, 1, m, n, 1);
     int failed = 0;
 #pragma omp parallel for num_threads(at_once) if (at_once > 1 && batch > 1) reduction(+ : failed)
     for (int i = 0; i < batch; i++) {
@@ -249,7 +250,7 @@ int ns_orthogonalize_real(const NsMethod *method, real *x, int batch, int m, int
         thread = omp_get_thread_num();
 #endif
         real *work = (real *)workspace + (size_t)thread * slot;
-        failed += !orthogonalize(method, x + (size_t)i * m * n, m, n, work);
+        failed += !orthogonalize(&chosen, x + (size_t)i * m * n, m, n, work);
     }
     (void)at_once; // not read without OpenMP
     return failed;

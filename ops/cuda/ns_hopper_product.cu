@@ -620,6 +620,13 @@ int ns_hopper_sum_parts(NsNorm norm, int batch, int m)
                                  : 2 * NsTriangle<true>(m, false).tiles;
 }
 
+double ns_hopper_area(int batch, int m)
+{
+    if (small_tiles(batch, m)) return 64.0 * 64 * NsTriangle<false>(m, false).tiles;
+    const NsTriangle<true> triangle(m, false);
+    return 128.0 * 256 * triangle.wide + 128.0 * 128 * triangle.narrow;
+}
+
 void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m,
                      int n, float beta, const float *s, int *flags)
 {

@@ -186,6 +186,11 @@ int ns_sum_parts(const NsProduct &w, NsNorm norm, int m)
     return norm == NS_NORM_AOL ? 1 : kSquareParts;
 }
 
+double ns_symmetric_area(DType type, int batch, int m)
+{
+    return hopper(type) ? ns_hopper_area(batch, m) : (double)m * m;
+}
+
 bool ns_takes(DType type, const void *x, int n)
 {
     return hopper(type) && aligned16(x) && n % 8 == 0;

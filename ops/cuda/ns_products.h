@@ -67,6 +67,8 @@ void ns_affine(const NsProduct &w, void *out, const void *in, int m, float facto
 void ns_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m, int n,
               float beta, const float *s, int *flags);
 bool ns_apply_takes_factors(DType type);
+// How many of its m m numbers a symmetric product computes: more than the triangle, by whole tiles.
+double ns_symmetric_area(DType type, int batch, int m);
 
 // For benches and tests: false keeps to cuBLASLt from now on.
 extern "C" void ns_use_hopper(bool yes);
@@ -77,6 +79,7 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m, int k);
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
                     int m, int n);
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m);
+double ns_hopper_area(int batch, int m);
 void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m,
                      int n, float beta, const float *s, int *flags);
 

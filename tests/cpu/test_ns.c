@@ -169,6 +169,26 @@ TEST(gram_is_standard)
         }
 }
 
+// By shape, wide and tall matrices go through the gram variant, and the others do not: bit for bit.
+TEST(by_shape)
+{
+    static const int sizes[][2] = {{24, 24}, {24, 47}, {24, 48}, {96, 24}, {1, 1}, {1, 2}};
+    for (int s = 0; s < 6; s++) {
+        const int rows = sizes[s][0], cols = sizes[s][1];
+        const size_t size = (size_t)rows * cols;
+        const bool gram = rows >= 2 * cols || cols >= 2 * rows;
+        NsMethod m = method_with("turbo5", NULL),
+                 same = method_with(gram ? "turbo-gram5" : "turbo5", NULL);
+        double *g = gaussian_matrix(50, size), *x = malloc(size * sizeof *x);
+        memcpy(x, g, size * sizeof *x);
+        ns_method_set_by_shape(&m);
+        run_f64(&m, g, 1, rows, cols, 1);
+        run_f64(&same, x, 1, rows, cols, 1);
+        CHECK(!memcmp(x, g, size * sizeof *x), "%d x %d", rows, cols);
+        free(g), free(x);
+    }
+}
+
 // ---- every method and storage -----------------------------------------------------------------
 
 // Exact symmetries: sign, powers of two where eps is negligible, transposition; and batches,
@@ -470,6 +490,7 @@ int main(void)
     RUN(closed_forms);
     RUN(frobenius_error_follows_the_polynomial);
     RUN(gram_is_standard);
+    RUN(by_shape);
     RUN(symmetries);
     RUN(scales);
     RUN(zeros_and_poison);

@@ -36,6 +36,14 @@ TEST(methods_by_name)
     CHECK(ns_method_set_norm(&m, "none", &err) && ns_method_set_gram(&m, false, NULL, &err));
     ns_method_describe(&m, text, sizeof text);
     CHECK(!strcmp(text, "s4-gram5 (changed): none polar_express x5, standard, f16"), "%s", text);
+    m = method_with("turbo4");
+    ns_method_set_by_shape(&m);
+    ns_method_describe(&m, text, sizeof text);
+    CHECK(!strcmp(text, "turbo4 (changed): aol(0.02, 1e-06) polar_express x4, standard or gram by "
+                        "shape, bf16"),
+          "%s", text);
+    CHECK(ns_method_for(&m, 6, 12).gram && ns_method_for(&m, 6, 12).storage == DT_F16);
+    CHECK(!ns_method_for(&m, 7, 12).gram && ns_method_for(&m, 7, 12).storage == DT_BF16);
 }
 
 TEST(changes_are_checked)

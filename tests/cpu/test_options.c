@@ -112,7 +112,7 @@ TEST(refusals)
 
 TEST(refusals_of_choices_that_may_be_empty)
 {
-    refused("--ns-variant gra", "--ns-variant gra is not one of: standard, gram");
+    refused("--ns-variant gra", "--ns-variant gra is not one of: standard, gram, shape");
 }
 
 // Micro-batches of more sequences leave the step's tokens; a part of one is another recipe.

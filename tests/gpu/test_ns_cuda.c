@@ -272,13 +272,47 @@ TEST(inputs_where_they_lie)
                 for (size_t i = 0; i < n; i++) x[i] = ldexpf(x[i], e);
                 CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
                 for (size_t i = 0; i < n; i++) x[i] = ldexpf(x[i], -e);
-                CHECK(distance(z, y, n) < 0.01, "%s at 2^%d: %g", names[k], e, distance(z, y, n));
+                // A second round of gram iterations amplifies the first one's roundings.
+                CHECK(distance(z, y, n) < (m.restarts ? 0.05 : 0.01), "%s at 2^%d: %g", names[k], e,
+                      distance(z, y, n));
                 size_t differing = count_differing(first, z, n);
                 CHECK(!differing || abs(e) > 16 || m.norm == NS_NORM_FROBENIUS,
                       "%s at 2^%d: %zu numbers", names[k], e, differing);
             }
             free(x), free(y), free(z), free(first);
         }
+}
+
+// Whole banks and large matrices, by our kernels and by cuBLASLt's: as far apart as the storage's
+// roundings make them.
+TEST(full_sizes)
+{
+    static const struct {
+        const char *method;
+        int batch, rows, cols;
+    } cases[] = {{"turbo4", 22, 768, 3072},      {"turbo4", 40, 768, 768},
+                 {"turbo-gram4", 22, 768, 3072}, {"s4-gram4", 40, 768, 768},
+                 {"turbo4", 1, 4096, 16384},     {"turbo-gram4", 1, 4096, 16384},
+                 {"s4-polar4", 1, 4096, 4096}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        NsMethod m = method_with(cases[i].method, NULL);
+        const int batch = cases[i].batch, rows = cases[i].rows, cols = cases[i].cols;
+        const size_t n = (size_t)batch * rows * cols;
+        float *x = malloc(n * sizeof(float)), *y = malloc(n * sizeof(float)),
+              *z = malloc(n * sizeof(float));
+        uint64_t state = 5;
+        for (size_t k = 0; k < n; k++)
+            x[k] = round_bf16((float)(random_bits(&state) >> 40) * 0x1p-23f - 1);
+        CHECK(run_gpu(y, &m, x, DT_BF16, batch, rows, cols) == 0);
+        ns_use_hopper(false);
+        CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
+        ns_use_hopper(true);
+        const double apart = distance(y, z, n);
+        printf("     %-11s %2d x %4d x %5d: %.5f from cuBLASLt's\n", cases[i].method, batch, rows,
+               cols, apart);
+        CHECK(apart < 0.03, "%s %dx%dx%d: %g", cases[i].method, batch, rows, cols, apart);
+        free(x), free(y), free(z);
+    }
 }
 
 int main(void)
@@ -290,5 +324,6 @@ int main(void)
     RUN(zeros_and_poison);
     RUN(scales);
     RUN(inputs_where_they_lie);
+    RUN(full_sizes);
     return TEST_SUMMARY();
 }
