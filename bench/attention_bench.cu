@@ -1,14 +1,11 @@
 // Times attention and the passes around it at the recipe's shape: T = 32768 packed tokens, 6 heads
 // of 128. Medians of single launches between events; two sets of buffers in turn, each larger than
-// the L2 cache. Paths: `tma`, Hopper's kernels with a producing warp; `wgmma`, those without;
-// `mma`, the portable ones. `bits` is a sum over the last tokens' outputs. The first two paths add
-// the same numbers in the same order, so it is the same in both, unless a document begins at a
-// multiple of 64: `wgmma` then visits tiles of which it sees nothing, and lse is rounded once more.
+// the L2 cache. `bits` is a sum over the last tokens' outputs.
 //   attention_bench [TOKENS]
 #include <algorithm>
 #include <vector>
 
-#include "../ops/cuda/attention.cuh"
+#include "../ops/cuda/cuda.cuh"
 #include "../ops/cuda/device.h"
 
 namespace
@@ -109,13 +106,11 @@ int main(int argc, char **argv)
     printf("T %d H %d d %d; visible-pair FLOPs: 4 d forward, 10 d backward\n", t, kHeads, kDim);
     printf("path  documents window  pairs/row | forward ms TFLOP/s  GB/s | backward ms TFLOP/s  "
            "GB/s | bits\n");
-    static const char *const paths[] = {"tma", "wgmma", "mma"};
-    for (int path = 0; path < 3; path++)
+    for (int portable = 0; portable < 2; portable++)
         for (auto &cu_values : documents)
             for (int w : {128, 384, 896, 1408, 1664}) {
                 CudaConfig config = {};
-                config.portable = path == 2;
-                attention_has_producer = path == 0;
+                config.portable = portable != 0;
                 ops_cuda_configure(&config);
                 const int docs = (int)cu_values.size() - 1;
                 auto *cu = (int32_t *)ops->mem_alloc(cu_values.size() * 4);
@@ -135,9 +130,10 @@ int main(int argc, char **argv)
                 });
                 const double work = pairs * kHeads * kDim, bytes = 2.0 * (double)n;
                 printf("%-5s %9d %6d %10.1f | %10.3f %7.1f %5.0f | %11.3f %7.1f %5.0f | %08x\n",
-                       paths[path], docs, w, pairs / t, forward, 4 * work / forward / 1e9,
-                       4 * bytes / forward / 1e6, backward, 10 * work / backward / 1e9,
-                       8 * bytes / backward / 1e6, output_bits(sets[0]));
+                       portable ? "mma" : "wgmma", docs, w, pairs / t, forward,
+                       4 * work / forward / 1e9, 4 * bytes / forward / 1e6, backward,
+                       10 * work / backward / 1e9, 8 * bytes / backward / 1e6,
+                       output_bits(sets[0]));
                 ops->mem_free(cu);
             }
     const size_t table = (size_t)t * 32 * 4;

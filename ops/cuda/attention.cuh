@@ -1,12 +1,12 @@
 // What the attention kernels share: tiles of 64 tokens in shared memory, their products in tensor
 // cores, and which keys a query sees.
 //
-// A warpgroup (four warps) owns 64 rows, queries or keys; a block is one or two of them, which walk
-// over the same tiles of the other side. A tile is 64 rows of D
-// bf16, kept as D / 64 panels of 64 rows x 128 bytes whose 16-byte chunks are swizzled by
-// chunk ^ (row % 8): the layout that wgmma reads and in which ldmatrix has no bank conflicts, so
-// both paths use it. Accumulators of 64 x N are spread as both instructions do it: element 4 n + i
-// of a lane is row 16 (warp % 4) + lane / 4 + 8 (i / 2), column 8 n + 2 (lane % 4) + i % 2.
+// A warpgroup (four warps) owns 64 rows, queries or keys; a portable block is one of them. A tile
+// is 64 rows of D bf16, kept as D / 64 panels of 64 rows x 128 bytes whose 16-byte chunks are
+// swizzled by chunk ^ (row % 8): the layout that wgmma reads and in which ldmatrix has no bank
+// conflicts, so both paths use it. Accumulators of 64 x N are spread as both instructions do it:
+// element 4 n + i of a lane is row 16 (warp % 4) + lane / 4 + 8 (i / 2), column 8 n + 2 (lane % 4)
+// + i % 2.
 #ifndef OPS_CUDA_ATTENTION_CUH
 #define OPS_CUDA_ATTENTION_CUH
 
@@ -14,13 +14,7 @@
 #include "cuda.cuh"
 #include "ptx.cuh"
 
-// Host: whether the wgmma kernels run on this GPU, in this build, and are wanted (cuda_portable);
-// else mma.sync does.
-bool attention_has_wgmma(void);
-
-// Host: ops.h's attention on Hopper, fed by a producing warp (attention_hopper_*.cu). With
-// attention_has_producer false, for the bench, the wgmma kernels without one run in their place.
-extern bool attention_has_producer;
+// Host: ops.h's attention on Hopper, with TMA and wgmma (attention_hopper_*.cu).
 void attention_hopper_forward(void *o, void *lse, const void *qkv, const int32_t *cu, int n_docs,
                               const int32_t *window, const double *scale, int t, int h, int d);
 void attention_hopper_backward(void *dqkv, void *delta, const void *d_o, const void *o,
@@ -39,26 +33,21 @@ __device__ __forceinline__ uint32_t chunk_offset(int r, int c)
     return (uint32_t)(c / 8 * kPanelBytes + r * 128 + ((c ^ r) & 7) * 16);
 }
 
-// A number that all lanes have, told to the compiler, which then keeps addresses made of it in
-// uniform registers, where wgmma wants them.
-__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
-
-// The warpgroup of this thread, and the row of its tile where its accumulators start.
-__device__ __forceinline__ int group_of() { return uniform((int)threadIdx.x / kGroup); }
+// The row of its warpgroup's tile where this thread's accumulators start.
 __device__ __forceinline__ int row_of()
 {
     return threadIdx.x % kGroup / kWarp * 16 + threadIdx.x % kWarp / 4;
 }
 
-// Starts copying rows first .. first + 63 of a matrix with `stride` numbers a row, by kThreads
-// threads of which this is `thread`; zeros from `rows` on.
-template <int D, int kThreads>
+// Starts copying rows first .. first + 63 of a matrix with `stride` numbers a row, by all
+// threads of a portable block; zeros from `rows` on.
+template <int D>
 __device__ __forceinline__ void copy_tile(uint32_t tile, const bf16 *matrix, size_t stride,
-                                          int first, int rows, int thread)
+                                          int first, int rows)
 {
-    constexpr int kChunks = D / 8, kStep = kThreads / kChunks; // rows in one pass
+    constexpr int kChunks = D / 8, kStep = kGroup / kChunks; // rows in one pass
     static_assert(kStep % 8 == 0, "a thread keeps its place in the swizzle");
-    const int c = thread % kChunks, r = thread / kChunks;
+    const int c = threadIdx.x % kChunks, r = threadIdx.x / kChunks;
     const uint32_t to = tile + chunk_offset(r, c);
     const bf16 *from = matrix + (size_t)(first + r) * stride + c * 8;
     const size_t step = kStep * stride;
@@ -101,71 +90,7 @@ __device__ __forceinline__ void store_rows(bf16 *matrix, size_t stride, int firs
     }
 }
 
-// ---- products ----------------------------------------------------------------------------------
-
-// Accumulators that asynchronous products write: keeps the compiler from moving their use.
-template <int N> __device__ __forceinline__ void pin(float (&c)[N])
-{
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(c[i])::"memory");
-}
-
-template <bool kWgmma> __device__ __forceinline__ void products_begin()
-{
-#if HAS_WGMMA
-    if (kWgmma) wgmma_fence();
-#endif
-}
-
-template <bool kWgmma> __device__ __forceinline__ void products_commit()
-{
-#if HAS_WGMMA
-    if (kWgmma) wgmma_commit();
-#endif
-}
-
-// All but the last kPending committed products are done.
-template <bool kWgmma, int kPending> __device__ __forceinline__ void products_wait()
-{
-#if HAS_WGMMA
-    if (kWgmma) wgmma_wait<kPending>();
-#endif
-}
-
-// c (64,64) = A B^T, both tiles. What wgmma reads further on in a tile is its description plus a
-// constant: made from addresses, they cost as many instructions as the products take cycles.
-template <bool kWgmma, int D>
-__device__ __forceinline__ void multiply_rows(float (&c)[32], uint32_t a, uint32_t b)
-{
-    if constexpr (kWgmma) {
-#if HAS_WGMMA
-        const uint64_t ma = wgmma_matrix(a, 0), mb = wgmma_matrix(b, 0);
-#pragma unroll
-        for (int k = 0; k < D / 16; k++) {
-            const int at = (k / 4 * kPanelBytes + k % 4 * 32) / 16;
-            wgmma_rows(c, ma + at, mb + at, k > 0);
-        }
-#endif
-    } else {
-        const int lane = threadIdx.x % kWarp, warp = threadIdx.x % kGroup / kWarp;
-        // Chunk c + 2 k of a row is chunk c's address with its bits 5 and 6 flipped as k's are set.
-        a += chunk_offset(warp * 16 + lane % 16, lane / 16);
-        b += chunk_offset(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-#pragma unroll
-        for (int i = 0; i < 32; i++) c[i] = 0;
-#pragma unroll
-        for (int k = 0; k < D / 16; k++) {
-            uint32_t fa[4], fb[4];
-            ldmatrix(fa, (a ^ (k % 4 * 32)) + k / 4 * kPanelBytes);
-#pragma unroll
-            for (int n = 0; n < 4; n++) {
-                ldmatrix(fb, (b ^ (k % 4 * 32)) + k / 4 * kPanelBytes + n * 16 * 128);
-                mma(c + 8 * n, fa, fb[0], fb[1]);
-                mma(c + 8 * n + 4, fa, fb[2], fb[3]);
-            }
-        }
-    }
-}
+// ---- products by mma.sync ----------------------------------------------------------------------
 
 // A 64 x 64 accumulator rounded to bf16 as the left operand of the next product.
 __device__ __forceinline__ void round_frags(uint32_t (&a)[4][4], const float (&c)[32])
@@ -176,105 +101,153 @@ __device__ __forceinline__ void round_frags(uint32_t (&a)[4][4], const float (&c
         for (int i = 0; i < 4; i++) a[k][i] = pack2(c[8 * k + 2 * i], c[8 * k + 2 * i + 1]);
 }
 
+// c (64,64) = A B^T, both tiles.
+template <int D>
+__device__ __forceinline__ void multiply_rows(float (&c)[32], uint32_t a, uint32_t b)
+{
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    // Chunk c + 2 k of a row is chunk c's address with its bits 5 and 6 flipped as k's are set.
+    a += chunk_offset(warp * 16 + lane % 16, lane / 16);
+    b += chunk_offset(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+#pragma unroll
+    for (int i = 0; i < 32; i++) c[i] = 0;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        uint32_t fa[4], fb[4];
+        ldmatrix(fa, (a ^ (k % 4 * 32)) + k / 4 * kPanelBytes);
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+            ldmatrix(fb, (b ^ (k % 4 * 32)) + k / 4 * kPanelBytes + n * 16 * 128);
+            mma(c + 8 * n, fa, fb[0], fb[1]);
+            mma(c + 8 * n + 4, fa, fb[2], fb[3]);
+        }
+    }
+}
+
 // c (64,D) += A B, A (64,64) in registers, B a tile.
-template <bool kWgmma, int D>
+template <int D>
 __device__ __forceinline__ void multiply_frags(float (&c)[D / 2], const uint32_t (&a)[4][4],
                                                uint32_t b)
 {
-    if constexpr (kWgmma) {
-#if HAS_WGMMA
-        const uint64_t matrix = wgmma_matrix(b, kPanelBytes);
+    const int lane = threadIdx.x % kWarp;
+    b += chunk_offset(lane % 16, lane / 16);
 #pragma unroll
-        for (int k = 0; k < 4; k++) wgmma_frags(c, a[k], matrix + k * 16 * 128 / 16);
-#endif
-    } else {
-        const int lane = threadIdx.x % kWarp;
-        b += chunk_offset(lane % 16, lane / 16);
+    for (int k = 0; k < 4; k++)
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-#pragma unroll
-            for (int n = 0; n < D / 16; n++) {
-                uint32_t fb[4];
-                ldmatrix_transposed(fb, (b ^ (n % 4 * 32)) + n / 4 * kPanelBytes + k * 16 * 128);
-                mma(c + 8 * n, a[k], fb[0], fb[1]);
-                mma(c + 8 * n + 4, a[k], fb[2], fb[3]);
-            }
-    }
+        for (int n = 0; n < D / 16; n++) {
+            uint32_t fb[4];
+            ldmatrix_transposed(fb, (b ^ (n % 4 * 32)) + n / 4 * kPanelBytes + k * 16 * 128);
+            mma(c + 8 * n, a[k], fb[0], fb[1]);
+            mma(c + 8 * n + 4, a[k], fb[2], fb[3]);
+        }
 }
 
 // ---- visibility --------------------------------------------------------------------------------
 
-// Of the warpgroup's 64 tokens, in a block that owns kGroups times 64 from `first` on. All threads
-// of a block call it. cu is read once, in parallel: no search, whose loads would wait for one
-// another.
-template <int kGroups>
+// Of the 64 tokens from `first` on. All threads of a portable block call it. cu is read once, in
+// parallel: no search, whose loads would wait for one another.
 __device__ __forceinline__ Documents find_documents(const int32_t *cu, int n_docs, int first, int t)
 {
-    constexpr int kWarps = kGroups * kGroup / kWarp;
-    __shared__ int32_t room[kWarps][2 + 2 * kGroups];
+    constexpr int kWarps = kGroup / kWarp;
+    __shared__ int32_t room[kWarps][4];
     const int warp = threadIdx.x / kWarp;
     int start = 0, end = t;
-    uint64_t starts[kGroups] = {};
-    for (int i = threadIdx.x; i <= n_docs; i += kGroups * kGroup) {
-        const int at = cu[i];
-        if (at <= first) start = max(start, at);
-        if (at >= first + kGroups * kTile) end = min(end, at);
-#pragma unroll
-        for (int g = 0; g < kGroups; g++) {
-            const int r = at - first - g * kTile;
-            if (r >= (g == 0) && r < kTile) starts[g] |= 1ull << r;
-        }
+    uint64_t starts = 0;
+    for (int i = threadIdx.x; i <= n_docs; i += kGroup) {
+        const int at = cu[i], r = at - first;
+        if (r <= 0) start = max(start, at);
+        if (r >= kTile) end = min(end, at);
+        if (r >= 1 && r < kTile) starts |= 1ull << r;
     }
     start = __reduce_max_sync(0xffffffffu, start);
     end = __reduce_min_sync(0xffffffffu, end);
-    if (threadIdx.x % kWarp == 0) room[warp][0] = start, room[warp][1] = end;
-#pragma unroll
-    for (int g = 0; g < kGroups; g++) {
-        const uint32_t low = __reduce_or_sync(0xffffffffu, (uint32_t)starts[g]);
-        const uint32_t high = __reduce_or_sync(0xffffffffu, (uint32_t)(starts[g] >> 32));
-        if (threadIdx.x % kWarp == 0)
-            room[warp][2 + 2 * g] = (int32_t)low, room[warp][3 + 2 * g] = (int32_t)high;
+    const uint32_t low = __reduce_or_sync(0xffffffffu, (uint32_t)starts);
+    const uint32_t high = __reduce_or_sync(0xffffffffu, (uint32_t)(starts >> 32));
+    if (threadIdx.x % kWarp == 0) {
+        room[warp][0] = start, room[warp][1] = end;
+        room[warp][2] = (int32_t)low, room[warp][3] = (int32_t)high;
     }
     __syncthreads();
-    start = 0, end = t;
-#pragma unroll
-    for (int g = 0; g < kGroups; g++) starts[g] = 0;
+    start = 0, end = t, starts = 0;
 #pragma unroll
     for (int i = 0; i < kWarps; i++) {
         start = max(start, room[i][0]);
         end = min(end, room[i][1]);
-#pragma unroll
-        for (int g = 0; g < kGroups; g++)
-            starts[g] |= (uint32_t)room[i][2 + 2 * g] | (uint64_t)(uint32_t)room[i][3 + 2 * g]
-                                                            << 32;
+        starts |= (uint32_t)room[i][2] | (uint64_t)(uint32_t)room[i][3] << 32;
     }
-    // What lies before and after this group's tokens, from the groups beside it.
-    Documents docs = {first, start, end, starts[0]};
+    return {first, start, end, starts};
+}
+
+// What lies outside low <= column <= high, of a lane's two rows, becomes `value`; columns are those
+// of the accumulators from this lane's first on.
+__device__ __forceinline__ void mask(float (&s)[32], int low0, int high0, int low1, int high1,
+                                     float value)
+{
 #pragma unroll
-    for (int g = 1; g < kGroups; g++) {
-        if (group_of() >= g) {
-            if (docs.starts) docs.start = docs.first + 63 - __clzll((long long)docs.starts);
-            docs.first += kTile, docs.starts = starts[g];
+    for (int i = 0; i < 32; i++) {
+        const int j = i / 4 * 8 + i % 2;
+        if (i % 4 < 2 ? j < low0 || j > high0 : j < low1 || j > high1) s[i] = value;
+    }
+}
+
+// ---- softmax -----------------------------------------------------------------------------------
+
+// The running softmax of a lane's two rows.
+struct Softmax {
+    float scale; // of logits, times log2 e
+    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {}, shrink[2] = {};
+
+    // Logits become probabilities relative to the new maximum; `shrink` is what the sums so far,
+    // and O, are worth relative to it.
+    __device__ __forceinline__ void add(float (&s)[32])
+    {
+        float now[2] = {top[0], top[1]}, base[2];
+#pragma unroll
+        for (int i = 0; i < 32; i += 4) {
+            now[0] = fmaxf(now[0], fmaxf(s[i], s[i + 1]));
+            now[1] = fmaxf(now[1], fmaxf(s[i + 2], s[i + 3]));
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+#pragma unroll
+            for (int lanes = 1; lanes < 4; lanes *= 2) // the four lanes of a row
+                now[r] = fmaxf(now[r], __shfl_xor_sync(0xffffffffu, now[r], lanes));
+            base[r] = now[r] * scale;
+            shrink[r] = exp2_approx(fmaf(top[r], scale, -base[r]));
+            top[r] = now[r], sum[r] *= shrink[r];
+        }
+#pragma unroll
+        for (int i = 0; i < 32; i++) {
+            s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2]));
+            sum[i / 2 % 2] += s[i];
         }
     }
+
+    __device__ __forceinline__ void finish()
+    {
 #pragma unroll
-    for (int g = kGroups - 1; g > 0; g--)
-        if (group_of() < g && starts[g])
-            docs.end = first + g * kTile - 1 + __ffsll((long long)starts[g]);
-    return docs;
-}
+        for (int r = 0; r < 2; r++)
+#pragma unroll
+            for (int lanes = 1; lanes < 4; lanes *= 2)
+                sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], lanes);
+    }
+
+    __device__ __forceinline__ float lse(int r) const
+    {
+        return (top[r] * scale + log2f(sum[r])) * kLn2;
+    }
+};
 
 // ---- launch ------------------------------------------------------------------------------------
 
-// One block per `groups` times 64 tokens and head.
+// One block per 64 tokens and head.
 template <typename... Params, typename... Args>
-void launch_tiles(void (*kernel)(Params...), int groups, int shared_bytes, int t, int h,
-                  Args... args)
+void launch_tiles(void (*kernel)(Params...), int shared_bytes, int t, int h, Args... args)
 {
     CUDA_CHECK(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
-    const dim3 grid((unsigned)ceil_div((size_t)t, (size_t)(groups * kTile)), (unsigned)h);
-    kernel<<<grid, groups * kGroup, shared_bytes, cuda_stream()>>>(args...);
+    const dim3 grid((unsigned)ceil_div((size_t)t, kTile), (unsigned)h);
+    kernel<<<grid, kGroup, shared_bytes, cuda_stream()>>>(args...);
     CHECK_LAUNCH();
 }
 

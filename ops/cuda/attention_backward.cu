@@ -1,16 +1,14 @@
-// Softmax attention backward (ops.h; specification 3.3) in two kernels that recompute the
-// probabilities from lse: dQ (and delta = dO . O) over a query's keys, dK and dV over a key's
-// queries. Seven products of tiles instead of five, and in exchange no atomics and no order to
-// keep: every output has one writer, which adds in a fixed order.
+// Softmax attention backward (ops.h; specification 3.3) for any GPU since sm_80; on Hopper
+// attention_hopper_backward.cu runs instead. Two kernels recompute the probabilities from lse: dQ
+// (and delta = dO . O) over a query's keys, dK and dV over a key's queries. Seven products of tiles
+// instead of five, and in exchange no atomics and no order to keep: every output has one writer,
+// which adds in a fixed order.
 //
 // Tiles are 64 x 64 as in the forward kernel, and those outside window or document are not visited.
-// The block's own two tiles stay in shared memory; the two that it walks over are double-buffered
-// with cp.async where kStages is 2. Everything else is in registers: dS^T (not dS) in the second
-// kernel, so that it is the left operand of both its products.
-//
-// Bound: with short windows memory (12 T H D bytes for dQ, 12 for dK and dV: 0.14 ms at T = 32768,
-// H = 6, D = 128), with long ones the tensor cores. Measured on an H200 there: 0.24 ms at a window
-// of 128 tokens; 363 TFLOP/s of visible pairs at 1664, which is 508 of what the seven products do.
+// The block's own two tiles stay in shared memory; of the two that it walks over there is one
+// buffer each: another block on the multiprocessor is worth more than a second. Everything else is
+// in registers: dS^T (not dS) in the second kernel, so that it is the left operand of both its
+// products.
 #include "attention.cuh"
 
 // Asks for the block's rows of o, 128 bytes a thread, so that sum_delta finds them in the L2 cache.
@@ -55,8 +53,8 @@ __device__ __forceinline__ void sum_delta(float *shared_delta, float *delta, con
     }
 }
 
-template <int D, bool kWgmma, int kStages>
-__global__ void __launch_bounds__(kGroup, D == 128 && (kStages == 2 || !kWgmma) ? 2 : 3)
+template <int D>
+__global__ void __launch_bounds__(kGroup, D == 128 ? 2 : 3)
     query_gradient_kernel(bf16 *dqkv, float *delta, const bf16 *d_o, const bf16 *o,
                           const float *lse, const bf16 *qkv, const int32_t *cu, int n_docs,
                           const int32_t *window, const double *scale_ptr, int t, int h)
@@ -64,7 +62,7 @@ __global__ void __launch_bounds__(kGroup, D == 128 && (kStages == 2 || !kWgmma) 
     extern __shared__ __align__(1024) unsigned char shared[];
     __shared__ float row_delta[kTile];
     const uint32_t q_tile = shared_address(shared), do_tile = q_tile + kTileBytes<D>,
-                   kv_tiles = do_tile + kTileBytes<D>;
+                   k_tile = do_tile + kTileBytes<D>, v_tile = k_tile + kTileBytes<D>;
     const int first = (int)blockIdx.x * kTile, head = (int)blockIdx.y;
     const int row = row_of();
     const int column = threadIdx.x % 4 * 2;
@@ -73,22 +71,20 @@ __global__ void __launch_bounds__(kGroup, D == 128 && (kStages == 2 || !kWgmma) 
     const int w = *window;
     const float scale = (float)*scale_ptr, scale2 = scale * kLog2e;
 
-    const auto copy_keys = [&](int to_stage, int from) {
-        const uint32_t to = kv_tiles + to_stage * 2 * kTileBytes<D>;
-        copy_tile<D, kGroup>(to, k, stride, from, t, threadIdx.x);
-        copy_tile<D, kGroup>(to + kTileBytes<D>, v, stride, from, t, threadIdx.x);
+    const auto copy_keys = [&](int from) {
+        copy_tile<D>(k_tile, k, stride, from, t);
+        copy_tile<D>(v_tile, v, stride, from, t);
         cp_async_commit();
     };
-    int key = first, stage = 0; // from its own tokens back
-    copy_tile<D, kGroup>(q_tile, q, stride, first, t, threadIdx.x);
-    copy_tile<D, kGroup>(do_tile, d_o + head * D, width, first, t, threadIdx.x);
-    copy_keys(0, key);
+    int key = first; // from its own tokens back
+    copy_tile<D>(q_tile, q, stride, first, t);
+    copy_tile<D>(do_tile, d_o + head * D, width, first, t);
+    copy_keys(key);
     prefetch_rows<D>(o + head * D, first, t, h);
-    const Documents docs = find_documents<1>(cu, n_docs, first, t);
-    const int begin0 = max(docs.start_of(row), first + row - w);
-    const int begin1 = max(docs.start_of(row + 8), first + row + 8 - w);
-    const int begin_last = max(docs.start_of(kTile - 1), first + kTile - 1 - w);
-    const int last = max(docs.start, first - w) - kTile; // tiles from there down are not seen
+    const Documents docs = find_documents(cu, n_docs, first, t);
+    const int begin0 = docs.first_key(row, w), begin1 = docs.first_key(row + 8, w);
+    const int begin_last = docs.first_key(kTile - 1, w);
+    const int last = docs.first_key(0, w) - kTile; // tiles from there down are not seen
     const float *l = lse + (size_t)(first + row) * h + head;
     const float lse0 = first + row < t ? l[0] * kLog2e : 0;
     const float lse1 = first + row + 8 < t ? l[(size_t)8 * h] * kLog2e : 0;
@@ -100,51 +96,26 @@ __global__ void __launch_bounds__(kGroup, D == 128 && (kStages == 2 || !kWgmma) 
 #pragma unroll
     for (int i = 0; i < D / 2; i++) dq[i] = 0;
     for (; key > last; key -= kTile) {
-        const uint32_t k_tile = kv_tiles + stage * 2 * kTileBytes<D>,
-                       v_tile = k_tile + kTileBytes<D>;
         cp_async_wait<0>();
-        fence_async_proxy();
-        __syncthreads(); // this stage has arrived, and nobody reads the other any more
-        products_begin<kWgmma>();
-        multiply_rows<kWgmma, D>(s, q_tile, k_tile);
-        products_commit<kWgmma>();
-        multiply_rows<kWgmma, D>(dp, do_tile, v_tile);
-        products_commit<kWgmma>();
-        if (kStages == 2) {
-            stage ^= 1;
-            if (key - kTile > last) copy_keys(stage, key - kTile);
-        }
-        products_wait<kWgmma, 1>();
-        pin(s);
+        __syncthreads(); // the keys have arrived
+        multiply_rows<D>(s, q_tile, k_tile);
+        multiply_rows<D>(dp, do_tile, v_tile);
 #pragma unroll
         for (int i = 0; i < 32; i++)
             s[i] = exp2_approx(fmaf(s[i], scale2, i % 4 < 2 ? -lse0 : -lse1));
         if (key == first || key < begin_last) {
             const int at = key + column; // of this lane's first key
-            const int low0 = begin0 - at, low1 = begin1 - at, high = first + row - at;
-#pragma unroll
-            for (int i = 0; i < 32; i++) {
-                const int j = i / 4 * 8 + i % 2;
-                if (i % 4 < 2 ? j < low0 || j > high : j < low1 || j > high + 8) s[i] = 0;
-            }
+            const int high = first + row - at;
+            mask(s, begin0 - at, high, begin1 - at, high + 8, 0);
         }
-        products_wait<kWgmma, 0>();
-        pin(dp);
 #pragma unroll
         for (int i = 0; i < 32; i++) s[i] *= dp[i] - (i % 4 < 2 ? delta0 : delta1);
         uint32_t ds[4][4];
         round_frags(ds, s);
-        products_begin<kWgmma>();
-        multiply_frags<kWgmma, D>(dq, ds, k_tile);
-        products_commit<kWgmma>();
-        products_wait<kWgmma, 0>();
-        pin(dq);
-        if (kStages == 1) {
-            __syncthreads();
-            if (key - kTile > last) copy_keys(0, key - kTile);
-        }
+        multiply_frags<D>(dq, ds, k_tile);
+        __syncthreads(); // nobody reads them any more
+        if (key - kTile > last) copy_keys(key - kTile);
     }
-    __syncthreads(); // the other warps' products read this tile
     store_rows<D>(dqkv + head * D, stride, first, t, shared, dq, scale, scale);
 }
 
@@ -158,16 +129,16 @@ __device__ __forceinline__ void copy_statistics(uint32_t to, const float *lse, c
     cp_async4(to + threadIdx.x * 4, from + (valid ? (size_t)(first + r) * h : 0), valid);
 }
 
-template <int D, bool kWgmma, int kStages>
+template <int D>
 __global__ void __launch_bounds__(kGroup, 2)
     key_gradient_kernel(bf16 *dqkv, const bf16 *d_o, const float *lse, const float *delta,
                         const bf16 *qkv, const int32_t *cu, int n_docs, const int32_t *window,
                         const double *scale_ptr, int t, int h)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
-    __shared__ float2 statistics[kStages][kTile]; // lse of 64 queries, then delta
+    __shared__ __align__(8) float statistics[2 * kTile]; // lse of 64 queries, then delta
     const uint32_t k_tile = shared_address(shared), v_tile = k_tile + kTileBytes<D>,
-                   q_tiles = v_tile + kTileBytes<D>, statistics_at = shared_address(statistics);
+                   q_tile = v_tile + kTileBytes<D>, do_tile = q_tile + kTileBytes<D>;
     const int first = (int)blockIdx.x * kTile, head = (int)blockIdx.y;
     const int row = row_of();
     const int column = threadIdx.x % 4 * 2;
@@ -177,49 +148,33 @@ __global__ void __launch_bounds__(kGroup, 2)
     const int w = *window;
     const float scale = (float)*scale_ptr, scale2 = scale * kLog2e;
 
-    copy_tile<D, kGroup>(k_tile, k, stride, first, t, threadIdx.x);
-    copy_tile<D, kGroup>(v_tile, v, stride, first, t, threadIdx.x);
-    int query = first, stage = 0; // its own keys are the first queries
-    const auto copy_queries = [&](int to_stage, int from) {
-        const uint32_t to = q_tiles + to_stage * 2 * kTileBytes<D>;
-        copy_tile<D, kGroup>(to, q, stride, from, t, threadIdx.x);
-        copy_tile<D, kGroup>(to + kTileBytes<D>, d_o, width, from, t, threadIdx.x);
-        copy_statistics(statistics_at + to_stage * kTile * 8, lse, delta, from, t, h);
+    copy_tile<D>(k_tile, k, stride, first, t);
+    copy_tile<D>(v_tile, v, stride, first, t);
+    int query = first; // its own keys are the first queries
+    const auto copy_queries = [&](int from) {
+        copy_tile<D>(q_tile, q, stride, from, t);
+        copy_tile<D>(do_tile, d_o, width, from, t);
+        copy_statistics(shared_address(statistics), lse, delta, from, t, h);
         cp_async_commit();
     };
-    copy_queries(0, query);
-    const Documents docs = find_documents<1>(cu, n_docs, first, t);
+    copy_queries(query);
+    const Documents docs = find_documents(cu, n_docs, first, t);
     // The last query that sees a key, of this lane's rows, of the first row and of the last.
-    const auto last_query = [&](int r) {
-        return first + r + min(docs.end_of(r) - 1 - first - r, w);
-    };
-    const int last0 = last_query(row), last1 = last_query(row + 8), last_of_first = last_query(0);
-    const int last = last_query(min(kTile, t - first) - 1);
+    const int last0 = docs.last_query(row, w), last1 = docs.last_query(row + 8, w);
+    const int last_of_first = docs.last_query(0, w);
+    const int last = docs.last_query(min(kTile, t - first) - 1, w);
 
     float s[32], dp[32], dk[D / 2], dv[D / 2];
 #pragma unroll
     for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
     for (; query <= last; query += kTile) {
-        const uint32_t q_tile = q_tiles + stage * 2 * kTileBytes<D>,
-                       do_tile = q_tile + kTileBytes<D>;
-        const float *lse_tile = (const float *)statistics[stage], *delta_tile = lse_tile + kTile;
         cp_async_wait<0>();
-        fence_async_proxy();
-        __syncthreads(); // this stage has arrived, and nobody reads the other any more
-        products_begin<kWgmma>();
-        multiply_rows<kWgmma, D>(s, k_tile, q_tile);
-        products_commit<kWgmma>();
-        multiply_rows<kWgmma, D>(dp, v_tile, do_tile);
-        products_commit<kWgmma>();
-        if (kStages == 2) {
-            stage ^= 1;
-            if (query + kTile <= last) copy_queries(stage, query + kTile);
-        }
-        products_wait<kWgmma, 1>();
-        pin(s);
+        __syncthreads(); // the queries have arrived
+        multiply_rows<D>(s, k_tile, q_tile);
+        multiply_rows<D>(dp, v_tile, do_tile);
 #pragma unroll
         for (int n = 0; n < 8; n++) {
-            const float2 l = *(const float2 *)(lse_tile + n * 8 + column);
+            const float2 l = *(const float2 *)(statistics + n * 8 + column);
 #pragma unroll
             for (int i = 0; i < 4; i++)
                 s[4 * n + i] =
@@ -227,57 +182,37 @@ __global__ void __launch_bounds__(kGroup, 2)
         }
         if (query == first || query + kTile - 1 > last_of_first) {
             const int at = query + column; // of this lane's first query
-            const int low = first + row - at, high0 = last0 - at, high1 = last1 - at;
-#pragma unroll
-            for (int i = 0; i < 32; i++) {
-                const int j = i / 4 * 8 + i % 2;
-                if (i % 4 < 2 ? j < low || j > high0 : j < low + 8 || j > high1) s[i] = 0;
-            }
+            const int low = first + row - at;
+            mask(s, low, last0 - at, low + 8, last1 - at, 0);
         }
         uint32_t p[4][4], ds[4][4];
         round_frags(p, s);
-        products_wait<kWgmma, 0>();
-        pin(dp);
-        products_begin<kWgmma>();
-        multiply_frags<kWgmma, D>(dv, p, do_tile);
-        products_commit<kWgmma>();
+        multiply_frags<D>(dv, p, do_tile);
 #pragma unroll
         for (int n = 0; n < 8; n++) {
-            const float2 l = *(const float2 *)(delta_tile + n * 8 + column);
+            const float2 l = *(const float2 *)(statistics + kTile + n * 8 + column);
 #pragma unroll
             for (int i = 0; i < 4; i++) s[4 * n + i] *= dp[4 * n + i] - (i % 2 ? l.y : l.x);
         }
         round_frags(ds, s);
-        products_begin<kWgmma>();
-        multiply_frags<kWgmma, D>(dk, ds, q_tile);
-        products_commit<kWgmma>();
-        products_wait<kWgmma, 0>();
-        pin(dv);
-        pin(dk);
-        if (kStages == 1) {
-            __syncthreads();
-            if (query + kTile <= last) copy_queries(0, query + kTile);
-        }
+        multiply_frags<D>(dk, ds, q_tile);
+        __syncthreads(); // nobody reads them any more
+        if (query + kTile <= last) copy_queries(query + kTile);
     }
-    __syncthreads(); // the other warps' products read these tiles
     bf16 *dk_rows = dqkv + width + head * D;
     store_rows<D>(dk_rows, stride, first, t, shared, dk, scale, scale);
     store_rows<D>(dk_rows + width, stride, first, t, shared + kTileBytes<D>, dv, 1, 1);
 }
 
-template <int D, bool kWgmma>
+template <int D>
 static void backward(bf16 *dqkv, float *delta, const bf16 *d_o, const bf16 *o, const float *lse,
                      const bf16 *qkv, const int32_t *cu, int n_docs, const int32_t *window,
                      const double *scale, int t, int h)
 {
-    // One buffer each where a third block on the multiprocessor is worth more than a second buffer.
-    constexpr int kQueryStages = 1, kKeyStages = kWgmma ? 2 : 1;
-    launch_tiles(query_gradient_kernel<D, kWgmma, kQueryStages>, 1,
-                 (2 + 2 * kQueryStages) * kTileBytes<D>, t, h, dqkv, delta, d_o, o, lse, qkv, cu,
-                 n_docs, window, scale, t, h);
-    launch_tiles(key_gradient_kernel<D, kWgmma, kKeyStages>, 1,
-                 (2 + 2 * kKeyStages) * kTileBytes<D>, t, h, dqkv, d_o, lse, (const float *)delta,
-                 qkv, cu, n_docs, window, scale, t, h);
+    launch_tiles(query_gradient_kernel<D>, 4 * kTileBytes<D>, t, h, dqkv, delta, d_o, o, lse, qkv,
+                 cu, n_docs, window, scale, t, h);
+    launch_tiles(key_gradient_kernel<D>, 4 * kTileBytes<D>, t, h, dqkv, d_o, lse,
+                 (const float *)delta, qkv, cu, n_docs, window, scale, t, h);
 }
 
 extern "C" void cuda_attention_backward(void *dqkv, void *delta, const void *d_o, const void *o,
@@ -285,14 +220,12 @@ extern "C" void cuda_attention_backward(void *dqkv, void *delta, const void *d_o
                                         int n_docs, const int32_t *window, const double *scale,
                                         int t, int h, int d)
 {
-    const bool hopper = attention_has_wgmma();
-    if (hopper && attention_has_producer) {
+    if (!cuda_portable()) {
         attention_hopper_backward(dqkv, delta, d_o, o, lse, qkv, cu, n_docs, window, scale, t, h,
                                   d);
         return;
     }
-    const auto run = d == 64 ? (hopper ? backward<64, true> : backward<64, false>)
-                             : (hopper ? backward<128, true> : backward<128, false>);
+    const auto run = d == 64 ? backward<64> : backward<128>;
     run((bf16 *)dqkv, (float *)delta, (const bf16 *)d_o, (const bf16 *)o, (const float *)lse,
         (const bf16 *)qkv, cu, n_docs, window, scale, t, h);
 }

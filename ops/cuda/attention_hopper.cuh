@@ -37,6 +37,12 @@ static __device__ int spans_taken;
 
 #if ON_HOPPER
 
+// A number that all lanes have, told to the compiler, which then keeps addresses made of it in
+// uniform registers, where wgmma wants them.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+__device__ __forceinline__ int group_of() { return uniform((int)threadIdx.x / kGroup); }
+
 __device__ __forceinline__ int take_span(int total)
 {
     const int taken = atomicAdd(&spans_taken, 1);
@@ -73,18 +79,6 @@ __device__ __forceinline__ Span find_span(int index, const int32_t *cu, int n_do
             __reduce_max_sync(0xffffffffu, start),
             __reduce_min_sync(0xffffffffu, end),
             {starts[0], starts[1]}};
-}
-
-// What lies outside low <= column <= high, of a lane's two rows, becomes `value`; columns are those
-// of the accumulators from this lane's first on.
-__device__ __forceinline__ void mask(float (&s)[32], int low0, int high0, int low1, int high1,
-                                     float value)
-{
-#pragma unroll
-    for (int i = 0; i < 32; i++) {
-        const int j = i / 4 * 8 + i % 2;
-        if (i % 4 < 2 ? j < low0 || j > high0 : j < low1 || j > high1) s[i] = value;
-    }
 }
 
 // ---- the pipeline ------------------------------------------------------------------------------
@@ -181,6 +175,30 @@ __device__ __forceinline__ void load_tile(unsigned char *to, const CUtensorMap *
 
 // ---- products ----------------------------------------------------------------------------------
 
+// Accumulators that asynchronous products write: keeps the compiler from moving their use.
+template <int N> __device__ __forceinline__ void pin(float (&c)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(c[i])::"memory");
+}
+
+// The products below start, and run until wgmma_wait; what wgmma reads further on in a tile is its
+// description plus a constant: made from addresses, they cost as many instructions as the products
+// take cycles.
+
+// c (64,64) = A B^T, both tiles.
+template <int D> __device__ __forceinline__ void start_rows(float (&c)[32], uint32_t a, uint32_t b)
+{
+    const uint64_t ma = wgmma_matrix(a, 0), mb = wgmma_matrix(b, 0);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        const int at = (k / 4 * kPanelBytes + k % 4 * 32) / 16;
+        wgmma_rows(c, ma + at, mb + at, k > 0);
+    }
+    wgmma_commit();
+}
+
 // This warp's 16 rows of a tile as left operands, 16 columns each.
 template <int D> __device__ __forceinline__ void load_frags(uint32_t (&a)[D / 16][4], uint32_t tile)
 {
@@ -190,15 +208,29 @@ template <int D> __device__ __forceinline__ void load_frags(uint32_t (&a)[D / 16
     for (int k = 0; k < D / 16; k++) ldmatrix(a[k], (at ^ (k % 4 * 32)) + k / 4 * kPanelBytes);
 }
 
-// multiply_rows with A (64,D) in registers: half the reads of shared memory.
+// The same with A (64,D) in registers: half the reads of shared memory.
 template <int D>
-__device__ __forceinline__ void multiply_frag_rows(float (&c)[32], const uint32_t (&a)[D / 16][4],
-                                                   uint32_t b)
+__device__ __forceinline__ void start_rows(float (&c)[32], const uint32_t (&a)[D / 16][4],
+                                           uint32_t b)
 {
     const uint64_t matrix = wgmma_matrix(b, 0);
+    wgmma_fence();
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
         wgmma_rows(c, a[k], matrix + (k / 4 * kPanelBytes + k % 4 * 32) / 16, k > 0);
+    wgmma_commit();
+}
+
+// c (64,D) += A B, A (64,64) in registers, B a tile.
+template <int D>
+__device__ __forceinline__ void start_frags(float (&c)[D / 2], const uint32_t (&a)[4][4],
+                                            uint32_t b)
+{
+    const uint64_t matrix = wgmma_matrix(b, kPanelBytes);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < 4; k++) wgmma_frags(c, a[k], matrix + k * 16 * 128 / 16);
+    wgmma_commit();
 }
 
 #endif

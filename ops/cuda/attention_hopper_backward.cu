@@ -175,16 +175,11 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         for (int i = 0; i < D / 2; i++) dq[i] = 0;
         const auto multiply_keys = [&](int stage) { // S, and dP
             const uint32_t k_tile = kv_at + stage * 2 * kBytesOf;
-            products_begin<true>();
-            multiply_frag_rows<D>(s, q, k_tile);
-            products_commit<true>();
-            multiply_rows<true, D>(dp, do_at, k_tile + kBytesOf);
-            products_commit<true>();
+            start_rows<D>(s, q, k_tile);
+            start_rows<D>(dp, do_at, k_tile + kBytesOf);
         };
         const auto multiply_gradient = [&](int stage) { // dQ += dS K
-            products_begin<true>();
-            multiply_frags<true, D>(dq, ds, kv_at + stage * 2 * kBytesOf);
-            products_commit<true>();
+            start_frags<D>(dq, ds, kv_at + stage * 2 * kBytesOf);
         };
         // P from S.
         const auto recompute = [&](int key) {
@@ -208,10 +203,10 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         multiply_keys(ring.stage);
         rows.sum(row_delta + group * kTile, delta + head, do_tile, first, t, h);
         delta0 = row_delta[group * kTile + row], delta1 = row_delta[group * kTile + row + 8];
-        products_wait<true, 1>();
+        wgmma_wait<1>();
         pin(s);
         recompute(first);
-        products_wait<true, 0>();
+        wgmma_wait<0>();
         pin(dp);
         differentiate();
         round_frags(ds, s);
@@ -224,22 +219,22 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         for (int i = 1; i < tiles; i++) {
             multiply_keys(ahead.stage);
             multiply_gradient(ring.stage);
-            products_wait<true, 2>();
+            wgmma_wait<2>();
             pin(s);
             recompute(first - i * kTile);
-            products_wait<true, 1>();
+            wgmma_wait<1>();
             pin(dp);
             differentiate();
             const int done = ring.stage;
             ring = ahead;
             wait_ahead(i + 1); // before the wait for dQ, as in the forward kernel
-            products_wait<true, 0>();
+            wgmma_wait<0>();
             pin(dq);
             release(&pipeline.empty[done]);
             round_frags(ds, s);
         }
         multiply_gradient(ring.stage);
-        products_wait<true, 0>();
+        wgmma_wait<0>();
         pin(dq);
         release(&pipeline.empty[ring.stage]);
         ring.next();
@@ -337,9 +332,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         // S^T of this stage's queries, once they have arrived.
         const auto start_stage = [&] {
             hopper::barrier_wait(&pipeline.full[ring.stage], ring.phase);
-            products_begin<true>();
-            multiply_rows<true, D>(s, k_at, queries_at + ring.stage * 2 * kBytesOf);
-            products_commit<true>();
+            start_rows<D>(s, k_at, queries_at + ring.stage * 2 * kBytesOf);
         };
         // P^T from S^T.
         const auto recompute = [&](int query) {
@@ -376,33 +369,27 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
                 const int stage = ring.stage;
                 const uint32_t q_tile = queries_at + stage * 2 * kBytesOf,
                                do_tile = q_tile + kBytesOf;
-                products_begin<true>();
-                multiply_rows<true, D>(dp, v_at, do_tile);
-                products_commit<true>();
-                products_wait<true, 1>();
+                start_rows<D>(dp, v_at, do_tile);
+                wgmma_wait<1>();
                 pin(s);
                 recompute(first + i * kTile);
                 round_frags(p, s);
-                products_wait<true, 0>();
+                wgmma_wait<0>();
                 pin(dp);
-                products_begin<true>();
-                multiply_frags<true, D>(dv, p, do_tile);
-                products_commit<true>();
+                start_frags<D>(dv, p, do_tile);
                 differentiate();
                 round_frags(ds, s);
-                products_begin<true>();
-                multiply_frags<true, D>(dk, ds, q_tile);
-                products_commit<true>();
+                start_frags<D>(dk, ds, q_tile);
                 ring.next();
                 if (++i == tiles) {
-                    products_wait<true, 0>();
+                    wgmma_wait<0>();
                     pin(dv);
                     pin(dk);
                     release(&pipeline.empty[stage]);
                     break;
                 }
                 start_stage();
-                products_wait<true, 1>();
+                wgmma_wait<1>();
                 pin(dv);
                 pin(dk);
                 release(&pipeline.empty[stage]);

@@ -47,52 +47,6 @@ struct Turns {
     __device__ __forceinline__ void pass() const { release(other); }
 };
 
-// The running softmax of a lane's two rows.
-struct Softmax {
-    float scale; // of logits, times log2 e
-    float top[2] = {-INFINITY, -INFINITY}, sum[2] = {}, shrink[2] = {};
-
-    // Logits become probabilities relative to the new maximum; `shrink` is what the sums so far,
-    // and O, are worth relative to it.
-    __device__ __forceinline__ void add(float (&s)[32])
-    {
-        float now[2] = {top[0], top[1]}, base[2];
-#pragma unroll
-        for (int i = 0; i < 32; i += 4) {
-            now[0] = fmaxf(now[0], fmaxf(s[i], s[i + 1]));
-            now[1] = fmaxf(now[1], fmaxf(s[i + 2], s[i + 3]));
-        }
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-#pragma unroll
-            for (int lanes = 1; lanes < 4; lanes *= 2) // the four lanes of a row
-                now[r] = fmaxf(now[r], __shfl_xor_sync(0xffffffffu, now[r], lanes));
-            base[r] = now[r] * scale;
-            shrink[r] = exp2_approx(fmaf(top[r], scale, -base[r]));
-            top[r] = now[r], sum[r] *= shrink[r];
-        }
-#pragma unroll
-        for (int i = 0; i < 32; i++) {
-            s[i] = exp2_approx(fmaf(s[i], scale, -base[i / 2 % 2]));
-            sum[i / 2 % 2] += s[i];
-        }
-    }
-
-    __device__ __forceinline__ void finish()
-    {
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-#pragma unroll
-            for (int lanes = 1; lanes < 4; lanes *= 2)
-                sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], lanes);
-    }
-
-    __device__ __forceinline__ float lse(int r) const
-    {
-        return (top[r] * scale + log2f(sum[r])) * kLn2;
-    }
-};
-
 #endif
 
 template <int D>
@@ -171,14 +125,10 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
 #pragma unroll
         for (int i = 0; i < D / 2; i++) out[i] = 0;
         const auto multiply_keys = [&](int stage) { // S
-            products_begin<true>();
-            multiply_frag_rows<D>(s, q, kv_at + stage * 2 * kBytesOf);
-            products_commit<true>();
+            start_rows<D>(s, q, kv_at + stage * 2 * kBytesOf);
         };
         const auto multiply_values = [&](int stage) { // O += P V
-            products_begin<true>();
-            multiply_frags<true, D>(out, p, kv_at + stage * 2 * kBytesOf + kBytesOf);
-            products_commit<true>();
+            start_frags<D>(out, p, kv_at + stage * 2 * kBytesOf + kBytesOf);
         };
         const auto rescale = [&] {
 #pragma unroll
@@ -198,7 +148,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
         turns.wait();
         multiply_keys(ring.stage);
         turns.pass();
-        products_wait<true, 0>();
+        wgmma_wait<0>();
         pin(s);
         soften(first);
         round_frags(p, s);
@@ -213,7 +163,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
             multiply_keys(ahead.stage);
             multiply_values(ring.stage);
             turns.pass();
-            products_wait<true, 1>();
+            wgmma_wait<1>();
             pin(s);
             soften(first - i * kTile);
             // The wait for O stands behind one that may branch, and packing and rescaling before
@@ -222,7 +172,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
             const int done = ring.stage;
             ring = ahead;
             wait_ahead(i + 1);
-            products_wait<true, 0>();
+            wgmma_wait<0>();
             pin(out);
             release(&pipeline.empty[done]);
             round_frags(p, s);
@@ -235,7 +185,7 @@ __global__ void __launch_bounds__(kHopperThreads, 1)
             if (first + row < t) l[0] = softmax.lse(0);
             if (first + row + 8 < t) l[(size_t)8 * h] = softmax.lse(1);
         }
-        products_wait<true, 0>();
+        wgmma_wait<0>();
         pin(out);
         release(&pipeline.empty[ring.stage]);
         ring.next();

@@ -57,14 +57,6 @@ __device__ __forceinline__ void prefetch_l2(const void *p)
     asm volatile("prefetch.global.L2 [%0];\n" ::"l"(p));
 }
 
-// What this thread has written to shared memory becomes visible to wgmma (after a barrier).
-__device__ __forceinline__ void fence_async_proxy()
-{
-#if HAS_WGMMA
-    asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
-#endif
-}
-
 // 2^x, within 2 ulp; 0 for -inf.
 __device__ __forceinline__ float exp2_approx(float x)
 {
