@@ -56,7 +56,9 @@ static bool choose_device(Run *run, Error *err)
 #ifdef USE_CUDA
     ops_cuda_configure(&(CudaConfig){.portable = !strcmp(run->options.kernels, "portable"),
                                      .deterministic = run->options.deterministic});
-    if (ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason)) return true;
+    if (ranks_select_gpu(run, &reason) &&
+        ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason))
+        return true;
 #else
     fail(&reason, "this program was built without CUDA");
 #endif

@@ -2,8 +2,9 @@
 // device's own stream, and leaves one behind; both come from a ring that no step goes around.
 //
 // For measurements (bench/, docs/ranks.md): TURBOMUON_COMM=timing adds up how long the device's
-// stream stands still in comm_wait, TURBOMUON_COMM=stub leaves the collectives out, so that the
-// numbers are wrong and the time is that of the computation alone.
+// stream stands still in comm_wait; TURBOMUON_COMM=stub leaves the collectives out, so that each
+// rank goes on with its own gradients, the numbers are wrong, and the time is that of the
+// computation alone.
 #include "comm_nccl.h"
 
 #include <cuda_runtime_api.h>
@@ -59,24 +60,28 @@ typedef struct {
 static CommNccl *of(Comm *comm) { return (CommNccl *)comm; }
 
 // A GPU or a connection that fails ends this rank, and its peers with it.
-static void end(const CommNccl *c, const char *call, const char *error)
+_Noreturn static void end(const char *call, const char *error)
 {
-    fprintf(stderr, "error: rank %d: %s: %s\n", c->comm.rank, call, error);
-    _exit(1);
+    char line[256];
+    snprintf(line, sizeof line, "%.64s: %.128s", call, error);
+    ops_cuda_failed(line);
 }
 
-static void check_cuda(const CommNccl *c, cudaError_t status, const char *call)
+static void check_cuda(cudaError_t status, const char *call)
 {
-    if (status != cudaSuccess) end(c, call, cudaGetErrorString(status));
+    if (status != cudaSuccess) end(call, cudaGetErrorString(status));
 }
-#define CUDA(call) check_cuda(c, (call), #call)
+#define CUDA(call) check_cuda((call), #call)
 
-static void check_nccl(const CommNccl *c, int status, const char *call)
+// That a collective fails is how NCCL sees a peer which is gone: whoever knows better, the launcher
+// or the peer itself, speaks first, and stops this rank meanwhile.
+static void check_nccl(int status, const char *call)
 {
-    if (status != ncclSuccess && status != ncclInProgress)
-        end(c, call, nccl.GetErrorString(status));
+    if (status == ncclSuccess || status == ncclInProgress) return;
+    usleep(500000);
+    end(call, nccl.GetErrorString(status));
 }
-#define NCCL(call) check_nccl(c, (call), #call)
+#define NCCL(call) check_nccl((call), #call)
 
 static int type_of(DType t)
 {
@@ -107,7 +112,13 @@ static CommTicket nccl_reduce_scatter(Comm *comm, void *out, const void *in, siz
     CommNccl *c = of(comm);
     const int type = type_of(dtype);
     begin(c);
-    if (c->stub) return finish(c);
+    if (c->stub) {
+        const size_t bytes = n * dtype_size(dtype);
+        if (comm->rank < parts)
+            CUDA(cudaMemcpyAsync(out, (const char *)in + (size_t)comm->rank * bytes, bytes,
+                                 cudaMemcpyDeviceToDevice, c->stream));
+        return finish(c);
+    }
     if (parts == comm->world) {
         NCCL(nccl.ReduceScatter(in, out, n, type, ncclAvg, c->nccl, c->stream));
         return finish(c);
@@ -169,7 +180,7 @@ static void wait_on_host(CommNccl *c)
     int error = ncclSuccess;
     while ((status = cudaStreamQuery(c->compute)) == cudaErrorNotReady) {
         NCCL(nccl.CommGetAsyncError(c->nccl, &error));
-        check_nccl(c, error, "a collective");
+        check_nccl(error, "a collective");
     }
     CUDA(status);
 }

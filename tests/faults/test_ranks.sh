@@ -51,6 +51,14 @@ export MASTER_PORT=29571
 check "two groups of ranks" exits 0 --run groups --ranks 1 --nodes 2 --node 0 $common
 check "the second group too" wait $!
 check "the same bits" same_state "$whole" "$(checkpoint groups $steps)"
+four="$common --micro-batches 4 --steps 10"
+export MASTER_ADDR=127.0.0.1 # the worked command of docs/ranks.md, with ranks on CPUs
+"$program" --ranks 2 --nodes 2 --node 1 --run pair1 $four >out1 2>log1 &
+check "two groups of two ranks" exits 0 --ranks 2 --nodes 2 --node 0 --run pairs $four
+check "the second group too" wait $!
+unset MASTER_ADDR
+check "four ranks of one group" exits 0 --ranks 4 --run four $four
+check "the same bits" same_state "$(checkpoint four 10)" "$(checkpoint pairs 10)"
 export MASTER_PORT=29572
 RANK=1 WORLD_SIZE=2 "$program" --run each --device cpu $common >out1 2>log1 &
 export RANK=0 WORLD_SIZE=2
@@ -136,6 +144,27 @@ wait $pid
 check "a rank that hangs" [ $? -eq 1 ]
 check "is named" one_message 'rank 1 does not answer after step'
 check "within 15 s" [ $(($(date +%s) - started)) -le 15 ]
+
+# A script's `&` has SIGINT ignored, as for one rank; sent with kill, it stops all ranks in order.
+"$program" --run stopped --ranks 2 $common --scheduled-steps 100000 >out 2>log &
+pid=$!
+tries=0
+until grep -q '"step","step":5,' runs/stopped/log.jsonl 2>/dev/null || [ $tries -gt 2000 ]; do
+    tries=$((tries + 1))
+    sleep 0.01
+done
+kill -s INT $pid
+wait $pid
+check "ranks interrupted in the background" [ $? -eq 130 ]
+check "say how to continue" grep -q '^stopped after step .*--ranks 2' out
+check "without a word of failure" [ ! -s log ]
+MASTER_PORT=abc
+export MASTER_PORT
+check "a port that one rank does not need" exits 0 --run port $common --steps 2
+check "nor do ranks of one node" exits 0 --run port2 --ranks 2 $common --steps 2
+check "is refused when two nodes do" exits 1 --run port3 --ranks 1 --nodes 2 $common --steps 2
+check "by its name" one_message 'MASTER_PORT is "abc"'
+unset MASTER_PORT
 
 # The data end, or one rank cannot read them: all stop with one message, and a checkpoint is kept.
 ends="$data $model --ranks 2 --epochs 1 --scheduled-steps 66 --extension-steps 2 --samples 0 --checkpoint-every 0"
