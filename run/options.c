@@ -53,6 +53,9 @@ static const Field table[] = {
     FIELD_B(Options, deterministic,
             "on a GPU: choose the algorithms of products by the library's order, not by timing, so "
             "that two runs agree to the last bit"),
+    N(timeline, 0, 100000000,
+      "of several ranks: write when this training step computed and communicated, as a picture and "
+      "as numbers; 0 is never"),
     FIELD_B(Options, print_recipe, "print the recipe with its changes, and stop"),
     FIELD_B(Options, help, "print this, and stop"),
     FIELD_B(Options, version, "print the version, and stop"),

@@ -42,6 +42,7 @@ typedef struct {
     int threads;        // 0: one per core
     char kernels[16];   // auto or portable
     bool deterministic; // products by the library's order, not by timing
+    int timeline;       // the training step to draw a timeline of, 1 is the first; 0: none
     bool print_recipe, help, version;
     // The recipe's fields that were given, by their place in recipe_fields(); NULL: not given. They
     // point into argv.

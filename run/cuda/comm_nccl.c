@@ -55,6 +55,8 @@ typedef struct {
     bool timing, stub;
     cudaEvent_t before[RING], after[RING]; // of waits, when they are timed
     int waits;
+    cudaEvent_t *stamp; // (stamps)
+    int stamps;
 } CommNccl;
 
 static CommNccl *of(Comm *comm) { return (CommNccl *)comm; }
@@ -195,7 +197,7 @@ static void add_waits(CommNccl *c)
     c->waits = 0;
 }
 
-static void nccl_sum_start(Comm *comm, const double *x, int n)
+static CommTicket nccl_sum_start(Comm *comm, const double *x, int n)
 {
     CommNccl *c = of(comm);
     const size_t bytes = (size_t)n * sizeof *x;
@@ -203,7 +205,7 @@ static void nccl_sum_start(Comm *comm, const double *x, int n)
     CUDA(cudaMemcpyAsync(c->sums, c->staged, bytes, cudaMemcpyHostToDevice, c->compute));
     begin(c);
     NCCL(nccl.AllReduce(c->sums, c->sums, (size_t)n, ncclFloat64, ncclSum, c->nccl, c->stream));
-    c->sum = finish(c);
+    return c->sum = finish(c);
 }
 
 static void nccl_sum_finish(Comm *comm, double *x, int n)
@@ -217,6 +219,33 @@ static void nccl_sum_finish(Comm *comm, double *x, int n)
     add_waits(c);
 }
 
+// ---- time stamps -------------------------------------------------------------------------------
+
+static bool nccl_stamps(Comm *comm, int n)
+{
+    CommNccl *c = of(comm);
+    c->stamp = calloc((size_t)n, sizeof *c->stamp);
+    if (!c->stamp) return false;
+    for (c->stamps = 0; c->stamps < n; c->stamps++) CUDA(cudaEventCreate(&c->stamp[c->stamps]));
+    return true;
+}
+
+static void nccl_stamp(Comm *comm, int i, CommStream stream)
+{
+    CommNccl *c = of(comm);
+    CUDA(cudaEventRecord(c->stamp[i], stream == COMM_COMPUTE ? c->compute : c->stream));
+}
+
+static double nccl_stamp_ms(Comm *comm, int from, int to)
+{
+    CommNccl *c = of(comm);
+    float ms;
+    CUDA(cudaEventElapsedTime(&ms, c->stamp[from], c->stamp[to]));
+    return (double)ms;
+}
+
+// ---- closing and opening -----------------------------------------------------------------------
+
 // The process is about to end: nothing waits for peers here.
 static void nccl_close(Comm *comm)
 {
@@ -227,14 +256,14 @@ static void nccl_close(Comm *comm)
         cudaEventDestroy(c->done[i]);
         if (c->timing) cudaEventDestroy(c->before[i]), cudaEventDestroy(c->after[i]);
     }
+    for (int i = 0; i < c->stamps; i++) cudaEventDestroy(c->stamp[i]);
+    free(c->stamp);
     cudaEventDestroy(c->ready);
     cudaStreamDestroy(c->stream);
     cudaFree(c->sums);
     cudaFreeHost(c->staged);
     free(c);
 }
-
-// ---- opening -----------------------------------------------------------------------------------
 
 // Opens the first file of a pattern.
 static void *open_matching(const char *pattern)
@@ -337,6 +366,9 @@ Comm *comm_nccl_open(const char id[COMM_NCCL_ID_BYTES], int rank, int world, Err
                      .wait = nccl_wait,
                      .sum_start = nccl_sum_start,
                      .sum_finish = nccl_sum_finish,
+                     .stamps = nccl_stamps,
+                     .stamp = nccl_stamp,
+                     .stamp_ms = nccl_stamp_ms,
                      .close = nccl_close};
     c->timing = mode && !strcmp(mode, "timing");
     c->stub = mode && !strcmp(mode, "stub");

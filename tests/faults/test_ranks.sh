@@ -205,6 +205,21 @@ unset MASTER_PORT WORLD_SIZE
 check "--init-from and --resume" exits 2 --init-from runs/alone --resume
 check "is refused" says "give one of them"
 
+# A timeline, and what it is compared with: a run without collectives.
+short="$data $model --epochs 0 --samples 0 --ranks 2 --steps 6"
+check "ranks without collectives" env TURBOMUON_COMM=stub "$program" --run stub --timeline 5 $short >out 2>log
+check "say so" grep -q 'collectives are left out' out
+check "a timeline" env TURBOMUON_STUB_MS=1.25 "$program" --run timed --timeline 6 $short >out 2>log
+check "is told" grep -q '^timeline .*timeline.svg, step 6: Communication takes .* step takes 1.25 ms' out
+check "has numbers" grep -q '^6,communication,collective,reduce-scatter attn 0,' runs/timed/timeline.csv
+check "has a picture" grep -q '^</svg>' runs/timed/timeline.svg
+FIRST=4 STEPS=5 PROGRAM=$program "$root/scripts/timeline.sh" overlap $data $model --epochs 0 --ranks 2 >out 2>log
+check "both numbers by the script" grep -q '^timeline .*step 8: .*; without collectives a step takes [0-9]' out
+check "a timeline of one rank" exits 2 --run timed1 $data $model --timeline 5
+check "is refused" says 'this is one rank'
+check "a timeline of no step" exits 2 --run timed2 $short --timeline 7
+check "is refused" one_message 'this run has the steps 1 to 6'
+
 check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
 check "are told" one_message '^error: 3 ranks .*must divide'
 check "--gpus on the CPU" exits 2 --gpus 2 --device cpu
