@@ -159,7 +159,7 @@ run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
 	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
 	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
 
-test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
+test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/bench/comm_bench $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
 bench-matmul: $(BUILD)/bench/matmul_bench ## our matrix product beside OpenBLAS, where that is found
@@ -172,8 +172,9 @@ $(BUILD)/bench/matmul_bench: bench/matmul_bench.c ops/cpu/matmul.c
 $(BUILD)/bench/%.o: EXTRA += $(CUDA_INC)
 
 $(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
-$(BUILD)/bench/decode_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
-$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench: %: %.o $(LIB) $(CUDA_OBJ)
+$(BUILD)/bench/decode_bench.o $(BUILD)/bench/comm_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
+$(BUILD)/bench/comm_bench: $(BUILD)/run/ranks.o
+$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench $(BUILD)/bench/comm_bench: %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)

@@ -220,6 +220,15 @@ check "is refused" says 'this is one rank'
 check "a timeline of no step" exits 2 --run timed2 $short --timeline 7
 check "is refused" one_message 'this run has the steps 1 to 6'
 
+# The bench of collectives, over the same launcher: three of each kind of bank, and 64 MiB.
+bench=$(dirname "$program")/bench/comm_bench
+[ -x "$bench" ] || bench=$root/build/bench/comm_bench # of a program outside the build folder
+check "bus bandwidth" "$bench" --ranks 2 $model >out 2>log
+check "of every bank's collectives" [ "$(grep -c '^[a-z-]* *[a-z0-9M_]* .* x .* ms .* bus .* GB/s$' out)" -eq 12 ]
+check "adds up a step's" grep -q '^matrices, in every step *[0-9.]* ms: gradients [0-9.]*, weights [0-9.]*$' out
+check "of one rank" no "$bench" --device cpu >out 2>log
+check "is refused" says 'one rank has no collectives'
+
 check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
 check "are told" one_message '^error: 3 ranks .*must divide'
 check "--gpus on the CPU" exits 2 --gpus 2 --device cpu
