@@ -78,7 +78,7 @@ FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
 .SECONDARY: # keep what was built on the way
-.PHONY: lib ablations search train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
+.PHONY: lib ablations search train all test test-gpu test-gpus run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
 train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
 all: train tokenize search ablations $(TESTS) $(GPU_TESTS) $(FUZZ)
 
@@ -158,6 +158,10 @@ test-gpu: ## build and run the tests that need a GPU: with its best kernels, the
 run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
 	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
 	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
+
+test-gpus: $(BUILD)/tests/gpu/test_ranks_cuda $(BUILD)/train_gpt $(BUILD)/make_corpus ## the tests that need two GPUs
+	TEST_GPU=1 $<
+	PROGRAM=$(abspath $(BUILD))/train_gpt MAKE_CORPUS=$(abspath $(BUILD))/make_corpus tests/gpu/test_ranks_gpu.sh
 
 test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/bench/comm_bench $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)

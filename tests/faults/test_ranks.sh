@@ -5,36 +5,13 @@
 # shellcheck disable=SC1091,SC2154,SC2086 # program.sh; the variables there are lists of words
 set -u
 . "$(dirname "$0")/program.sh"
+. "$root/tests/faults/ranks.sh"
 set -f # the program reads the patterns, not the shell
 shards
 kills=30 steps=60 part=20
 if grep -q __asan_init "$program"; then kills=3 steps=20 part=10; fi
 long="--scheduled-steps $((steps - 2)) --epochs 0"
 common="$data $model $long --samples 0 --checkpoint-every 2"
-
-# The last validation loss in `out` is within 0.05 of the number given.
-near() {
-    sed -n "s/^step:$steps\/.* val_loss:\([0-9.]*\).*/\1/p" out | awk -v x="$1" '
-        { d = $1 - x; n++; if (d > 0.05 || d < -0.05) bad = 1 } END { exit bad || n != 1 }'
-}
-children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
-gone() { # every process given has ended, or is a zombie that nobody waits for
-    for process in "$@"; do
-        case $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$process/status" 2>/dev/null) in
-        '' | Z) ;;
-        *) return 1 ;;
-        esac
-    done
-}
-last_saved() { # the step of a run's only checkpoint
-    find "runs/$1/checkpoints" -name 'step_*.safetensors' | sed 's/.*step_0*\([0-9]*\)\..*/\1/'
-}
-wait_for_ranks() { # until the process pid has two children, or has ended
-    until ranks=$(children $pid) && [ "$(echo $ranks | wc -w)" -eq 2 ] || ! kill -s 0 $pid; do
-        sleep 0.005
-    done 2>/dev/null
-}
-one_message() { [ "$(grep -c . log)" -eq 1 ] && says "$1"; }
 
 check "one rank" exits 0 --run alone $common
 alone=$(sed -n "s/^step:$steps\/.* val_loss:\([0-9.]*\).*/\1/p" out)
@@ -207,13 +184,13 @@ check "is refused" says "give one of them"
 
 # A timeline, and what it is compared with: a run without collectives.
 short="$data $model --epochs 0 --samples 0 --ranks 2 --steps 6"
-check "ranks without collectives" env TURBOMUON_COMM=stub "$program" --run stub --timeline 5 $short >out 2>log
+check "ranks without collectives" with TURBOMUON_COMM=stub "$program" --run stub --timeline 5 $short
 check "say so" grep -q 'collectives are left out' out
-check "a timeline" env TURBOMUON_STUB_MS=1.25 "$program" --run timed --timeline 6 $short >out 2>log
+check "a timeline" with TURBOMUON_STUB_MS=1.25 "$program" --run timed --timeline 6 $short
 check "is told" grep -q '^timeline .*timeline.svg, step 6: Communication takes .* step takes 1.25 ms' out
 check "has numbers" grep -q '^6,communication,collective,reduce-scatter attn 0,' runs/timed/timeline.csv
 check "has a picture" grep -q '^</svg>' runs/timed/timeline.svg
-FIRST=4 STEPS=5 PROGRAM=$program "$root/scripts/timeline.sh" overlap $data $model --epochs 0 --ranks 2 >out 2>log
+with FIRST=4 STEPS=5 PROGRAM="$program" "$root/scripts/timeline.sh" overlap $data $model --epochs 0 --ranks 2
 check "both numbers by the script" grep -q '^timeline .*step 8: .*; without collectives a step takes [0-9]' out
 check "a timeline of one rank" exits 2 --run timed1 $data $model --timeline 5
 check "is refused" says 'this is one rank'
@@ -223,10 +200,10 @@ check "is refused" one_message 'this run has the steps 1 to 6'
 # The bench of collectives, over the same launcher: three of each kind of bank, and 64 MiB.
 bench=$(dirname "$program")/bench/comm_bench
 [ -x "$bench" ] || bench=$root/build/bench/comm_bench # of a program outside the build folder
-check "bus bandwidth" "$bench" --ranks 2 $model >out 2>log
+check "bus bandwidth" with "$bench" --ranks 2 $model
 check "of every bank's collectives" [ "$(grep -c '^[a-z-]* *[a-z0-9M_]* .* x .* ms .* bus .* GB/s$' out)" -eq 12 ]
 check "adds up a step's" grep -q '^matrices, in every step *[0-9.]* ms: gradients [0-9.]*, weights [0-9.]*$' out
-check "of one rank" no "$bench" --device cpu >out 2>log
+check "of one rank" no with "$bench" --device cpu
 check "is refused" says 'one rank has no collectives'
 
 check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
