@@ -416,6 +416,7 @@ static void say_how_to_continue(Run *run)
     const char *name = strncmp(run->folder, "runs/", 5) ? NULL : run->folder + 5;
     o.recipe[0] = o.init_from[0] = '\0';
     memset(o.change, 0, sizeof o.change);
+    if (o.timeline <= run->state.step) o.timeline = 0; // it is drawn
     snprintf(o.run, sizeof o.run, "%s", name ? name : "");
     snprintf(o.resume, sizeof o.resume, "latest");
     if (!name) snprintf(o.resume, sizeof o.resume, "%.1000s", run->saved);

@@ -123,7 +123,7 @@ check "is named" one_message 'rank 1 does not answer after step'
 check "within 15 s" [ $(($(date +%s) - started)) -le 15 ]
 
 # A script's `&` has SIGINT ignored, as for one rank; sent with kill, it stops all ranks in order.
-"$program" --run stopped --ranks 2 $common --scheduled-steps 100000 >out 2>log &
+"$program" --run stopped --ranks 2 $common --scheduled-steps 100000 --timeline 3 >out 2>log &
 pid=$!
 tries=0
 until grep -q '"step","step":5,' runs/stopped/log.jsonl 2>/dev/null || [ $tries -gt 2000 ]; do
@@ -134,6 +134,8 @@ kill -s INT $pid
 wait $pid
 check "ranks interrupted in the background" [ $? -eq 130 ]
 check "say how to continue" grep -q '^stopped after step .*--ranks 2' out
+check "without what is done" no grep -q 'continue with:.*--timeline' out
+check "which is there" [ -s runs/stopped/timeline.svg ]
 check "without a word of failure" [ ! -s log ]
 MASTER_PORT=abc
 export MASTER_PORT
