@@ -74,6 +74,9 @@ _Noreturn static void gpu_failed(const char *line)
     const RankEnv *env = &of_this_process->env;
     snprintf(text, sizeof text, "%s%.440s after step %d; all ranks are stopped",
              env->rank == 0 ? "rank 0: " : "", line, of_this_process->state.step);
+    // A collective, or memory of another GPU, also fails when that one's rank is gone. Whoever
+    // knows better, the launcher or that rank, speaks first and stops this one meanwhile.
+    usleep(500000);
     ranks_fail(of_this_process, text);
 }
 

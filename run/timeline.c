@@ -114,7 +114,9 @@ void timeline_collective_begins(Timeline *t, const char *kind, size_t bytes)
     if (t->step > t->wanted || (t->collective = begin(t, SPAN_COLLECTIVE)) < 0) return;
     Span *span = &t->note[t->collective].span;
     span->bytes = bytes;
-    if (label->bucket >= 0)
+    if (!label->name)
+        snprintf(span->name, sizeof span->name, "%s", kind);
+    else if (label->bucket >= 0)
         snprintf(span->name, sizeof span->name, "%s %.20s %d", kind, label->name, label->bucket);
     else
         snprintf(span->name, sizeof span->name, "%s %.20s", kind, label->name);

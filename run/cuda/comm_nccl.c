@@ -12,7 +12,6 @@
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../../ops/cuda/device.h"
 
@@ -75,13 +74,9 @@ static void check_cuda(cudaError_t status, const char *call)
 }
 #define CUDA(call) check_cuda((call), #call)
 
-// That a collective fails is how NCCL sees a peer which is gone: whoever knows better, the launcher
-// or the peer itself, speaks first, and stops this rank meanwhile.
 static void check_nccl(int status, const char *call)
 {
-    if (status == ncclSuccess || status == ncclInProgress) return;
-    usleep(500000);
-    end(call, nccl.GetErrorString(status));
+    if (status != ncclSuccess && status != ncclInProgress) end(call, nccl.GetErrorString(status));
 }
 #define NCCL(call) check_nccl((call), #call)
 
@@ -184,7 +179,7 @@ static void wait_on_host(CommNccl *c)
         NCCL(nccl.CommGetAsyncError(c->nccl, &error));
         check_nccl(error, "a collective");
     }
-    CUDA(status);
+    check_cuda(status, "the GPU");
 }
 
 static void add_waits(CommNccl *c)
