@@ -78,7 +78,7 @@ FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
 
 .SECONDARY: # keep what was built on the way
-.PHONY: lib ablations search verdict train all test test-gpu run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
+.PHONY: lib ablations search verdict train all test test-gpu test-gpus run-gpu-tests sanitize sanitize-gpu bench-matmul clean help
 train: train_gpt generate $(CORPUS) ## build the program and the corpus it trains on by default
 all: train tokenize search ablations verdict $(TESTS) $(GPU_TESTS) $(FUZZ) $(if $(CUDA_OBJ),$(BUILD)/bench/ns_bench)
 
@@ -161,7 +161,11 @@ run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
 	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
 	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
 
-test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
+test-gpus: $(BUILD)/tests/gpu/test_ranks_cuda $(BUILD)/train_gpt $(BUILD)/make_corpus ## the tests that need two GPUs
+	TEST_GPU=1 $<
+	PROGRAM=$(abspath $(BUILD))/train_gpt MAKE_CORPUS=$(abspath $(BUILD))/make_corpus tests/gpu/test_ranks_gpu.sh
+
+test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict $(BUILD)/bench/comm_bench $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
 bench-matmul: $(BUILD)/bench/matmul_bench ## our matrix product beside OpenBLAS, where that is found
@@ -174,10 +178,11 @@ $(BUILD)/bench/matmul_bench: bench/matmul_bench.c ops/cpu/matmul.c
 $(BUILD)/bench/%.o: EXTRA += $(CUDA_INC)
 
 $(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
-$(BUILD)/bench/decode_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
+$(BUILD)/bench/decode_bench.o $(BUILD)/bench/comm_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
+$(BUILD)/bench/comm_bench: $(BUILD)/run/ranks.o
 $(BUILD)/bench/ns_bench: $(patsubst %,$(BUILD)/bench/%,ns_report.o ns_time.cu.o ns_errors.cu.o \
                            polar_cuda.cu.o inputs_cuda.cu.o) $(ABLATE)
-$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench $(BUILD)/bench/ns_bench: %: %.o $(LIB) $(CUDA_OBJ)
+$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench $(BUILD)/bench/comm_bench $(BUILD)/bench/ns_bench: %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)

@@ -14,18 +14,19 @@
 #include <omp.h>
 #endif
 
-#include "run/choose.h"      // recipe, data and folder of a run
-#include "run/memory.h"      // whether it fits
-#include "run/plan_file.h"   // algorithms kept from run to run
-#include "run/plot.h"        // loss.svg
-#include "run/ranks.h"       // several processes
-#include "run/run.h"         // everything that a run has open
-#include "run/hellaswag.h"   // its score
-#include "run/samples.h"     // text from the model
-#include "run/threads.h"     // how they wait
-#include "run/weights.h"     // those that a run starts from
-#include "run/start_table.h" // what is about to be trained
-#include "run/warm_up.h"     // before the clock runs
+#include "run/choose.h"       // recipe, data and folder of a run
+#include "run/memory.h"       // whether it fits
+#include "run/plan_file.h"    // algorithms kept from run to run
+#include "run/plot.h"         // loss.svg
+#include "run/ranks.h"        // several processes
+#include "run/run.h"          // everything that a run has open
+#include "run/hellaswag.h"    // its score
+#include "run/samples.h"      // text from the model
+#include "run/threads.h"      // how they wait
+#include "run/timeline_run.h" // what ran when
+#include "run/weights.h"      // those that a run starts from
+#include "run/start_table.h"  // what is about to be trained
+#include "run/warm_up.h"      // before the clock runs
 #ifdef USE_CUDA
 #include "ops/cuda/device.h" // the GPU
 #endif
@@ -57,7 +58,9 @@ static bool choose_device(Run *run, Error *err)
     ops_cuda_configure(&(CudaConfig){.portable = !strcmp(run->options.kernels, "portable"),
                                      .deterministic = run->options.deterministic,
                                      .no_graphs = !strcmp(run->options.graphs, "no")});
-    if (ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason)) return true;
+    if (ranks_select_gpu(run, &reason) &&
+        ops_cuda_find(&run->ops, run->device, sizeof run->device, &reason))
+        return true;
 #else
     fail(&reason, "this program was built without CUDA");
 #endif
@@ -220,7 +223,9 @@ static void update_over_ranks(Run *run, int step)
     enum { KNOWN = sizeof known / sizeof *known };
     double signals[KNOWN];
     for (int i = 0; i < KNOWN; i++) signals[i] = interrupted == known[i];
+    comm_label(run->comm, "signals", -1);
     comm_sum_start(run->comm, signals, KNOWN);
+    comm_label(run->comm, "loss", -1);
     const CommTicket loss = comm_all_reduce(run->comm, gpt_loss_sum(run->gpt), 1, DT_F64);
     sharded_step(&run->sharded, step);
     comm_wait(run->comm, loss);
@@ -238,6 +243,7 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
     const int own = r->micro_batches / run->env.world;
     if (!draw_batches(run, err)) return false;
     if (run->comm) run->comm->waited_ms = 0;
+    timeline_step_begins(run->timeline, step + 1);
     for (int i = 0; i < own; i++) {
         const GptBatch batch = batch_view(&run->batches[i]);
         if (run->comm && i == own - 1) sharded_send(&run->sharded, step);
@@ -248,6 +254,7 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
         update_over_ranks(run, step);
     else
         optimizer_step(&run->optimizer, step);
+    timeline_step_ends(run->timeline);
     *loss = gpt_loss(run->gpt); // waits for the device: the clock is about to be read
     run->state.cursor = loader_cursor(run->loader);
     run->state.tokens += (int64_t)r->micro_batch * r->micro_batches;
@@ -355,7 +362,7 @@ static bool train(Run *run, double *final_loss, Error *err)
             .mfu_measured = mfu_ideal_seconds(work, run->measured) / ms * 1e3,
         };
         log_step(run->log, &entry);
-        if (!dump_momentum(run, err)) return false;
+        if (!dump_momentum(run, err) || !timeline_run_draw(run, false, err)) return false;
         const int every = run->options.checkpoint_every;
         if (every > 0 && (step + 1) % every == 0 && step + 1 < run->end &&
             !save_checkpoint(run, err))
@@ -410,6 +417,7 @@ static void say_how_to_continue(Run *run)
     const char *name = strncmp(run->folder, "runs/", 5) ? NULL : run->folder + 5;
     o.recipe[0] = o.init_from[0] = '\0';
     memset(o.change, 0, sizeof o.change);
+    if (o.timeline <= run->state.step) o.timeline = 0; // it is drawn
     snprintf(o.run, sizeof o.run, "%s", name ? name : "");
     snprintf(o.resume, sizeof o.resume, "latest");
     if (!name) snprintf(o.resume, sizeof o.resume, "%.1000s", run->saved);
@@ -445,7 +453,8 @@ static bool run_all(Run *run, Error *err)
     if (run->state.step >= run->end)
         return fail(err, "the checkpoint has all %d steps already: give more with %s", run->end,
                     run->end < run->recipe.total_steps ? "--steps" : "--extension-steps");
-    if (!open_hellaswag(run, err) || !open_data(run, err) || !ranks_agree_data(run, err))
+    if (!timeline_run_open(run, err) || !open_hellaswag(run, err) || !open_data(run, err) ||
+        !ranks_agree_data(run, err))
         return false;
     if (run->env.rank == 0 && !open_log(run, err)) return false;
     const int first = run->state.step;
@@ -454,7 +463,7 @@ static bool run_all(Run *run, Error *err)
     if (run->exposed_ms > 0)
         log_line(run->log, "exposed      %.3f ms of a step: the GPU stood still for communication",
                  run->exposed_ms / (run->state.step - first));
-    if (!draw_curve(run, err)) return false;
+    if (!timeline_run_draw(run, true, err) || !draw_curve(run, err)) return false;
     if (run->state.step < run->end) {
         say_how_to_continue(run);
         return true;
@@ -476,6 +485,7 @@ static bool close_all(Run *run, Error *err)
     optimizer_free(&run->optimizer);
     sharded_free(&run->sharded);
     gpt_free(run->gpt);
+    timeline_free(run->timeline);
     ranks_close(run);
     return log_close(run->log, err);
 }

@@ -16,48 +16,88 @@
 #include <stdint.h>
 
 #include "../ops/dtype.h"
+#include "timeline.h"
 
 typedef uint64_t CommTicket; // number of the collective; 0 is done already
+
+// What the next collective is about, for people.
+typedef struct {
+    const char *name; // of a bank
+    int bucket;       // of it, or -1
+} CommLabel;
+
+// Where a time stamp is taken: behind the operations given to the device so far, or behind the
+// collectives.
+typedef enum { COMM_COMPUTE, COMM_COMMUNICATION } CommStream;
 
 typedef struct Comm Comm;
 struct Comm {
     int rank, world;
     char description[48]; // of the back end, for people
     double waited_ms;     // that the device stood still in comm_wait, where that is measured
+    Timeline *timeline;   // that wants to know, or NULL
+    CommLabel label;
+    // Time stamps: room for `n` of them, false when memory is short; number i < n; and the ms from
+    // one to another, once both are taken (Ops.sync).
+    bool (*stamps)(Comm *, int n);
+    void (*stamp)(Comm *, int i, CommStream);
+    double (*stamp_ms)(Comm *, int from, int to);
     CommTicket (*reduce_scatter)(Comm *, void *out, const void *in, size_t n, int parts, DType);
     CommTicket (*all_gather)(Comm *, void *parts_of_all, size_t n, int parts, DType);
     CommTicket (*all_reduce)(Comm *, void *x, size_t n, DType);
     void (*wait)(Comm *, CommTicket);
-    void (*sum_start)(Comm *, const double *x, int n);
+    CommTicket (*sum_start)(Comm *, const double *x, int n);
     void (*sum_finish)(Comm *, double *x, int n);
     void (*close)(Comm *);
 };
+
+// Names the collectives that follow.
+static inline void comm_label(Comm *comm, const char *name, int bucket)
+{
+    comm->label = (CommLabel){name, bucket};
+}
+
+static inline void comm_begins(Comm *comm, const char *kind, size_t bytes)
+{
+    if (comm->timeline) timeline_collective_begins(comm->timeline, kind, bytes);
+}
+static inline CommTicket comm_ends(Comm *comm, CommTicket ticket)
+{
+    if (comm->timeline) timeline_collective_ends(comm->timeline, ticket);
+    return ticket;
+}
 
 // `in` (parts, n), parts <= world: part j of the ranks' mean goes to `out` (n) of rank j. The ranks
 // from `parts` on receive nothing, and their `out` is not looked at.
 static inline CommTicket comm_reduce_scatter(Comm *comm, void *out, const void *in, size_t n,
                                              int parts, DType dtype)
 {
-    return comm->reduce_scatter(comm, out, in, n, parts, dtype);
+    comm_begins(comm, "reduce-scatter", (size_t)parts * n * dtype_size(dtype));
+    return comm_ends(comm, comm->reduce_scatter(comm, out, in, n, parts, dtype));
 }
 
 // `x` (parts, n), in place: part j comes from rank j's x; all ranks have all parts afterwards.
 static inline CommTicket comm_all_gather(Comm *comm, void *x, size_t n, int parts, DType dtype)
 {
-    return comm->all_gather(comm, x, n, parts, dtype);
+    comm_begins(comm, "all-gather", (size_t)parts * n * dtype_size(dtype));
+    return comm_ends(comm, comm->all_gather(comm, x, n, parts, dtype));
 }
 
 // x (n) becomes the ranks' mean.
 static inline CommTicket comm_all_reduce(Comm *comm, void *x, size_t n, DType dtype)
 {
-    return comm->all_reduce(comm, x, n, dtype);
+    comm_begins(comm, "all-reduce", n * dtype_size(dtype));
+    return comm_ends(comm, comm->all_reduce(comm, x, n, dtype));
 }
 
 // Operations given to the device from now on begin after the collective is done, and so after all
 // before it.
 static inline void comm_wait(Comm *comm, CommTicket ticket)
 {
-    if (ticket > 0) comm->wait(comm, ticket);
+    if (ticket == 0) return;
+    if (comm->timeline) timeline_wait_begins(comm->timeline, ticket);
+    comm->wait(comm, ticket);
+    if (comm->timeline) timeline_wait_ends(comm->timeline);
 }
 
 // The ranks' sum of n numbers on the host: started, one at a time, like a collective; the host
@@ -65,7 +105,8 @@ static inline void comm_wait(Comm *comm, CommTicket ticket)
 enum { COMM_MAX_SUM = 4096 };
 static inline void comm_sum_start(Comm *comm, const double *x, int n)
 {
-    comm->sum_start(comm, x, n);
+    comm_begins(comm, "sum", (size_t)n * sizeof *x);
+    comm_ends(comm, comm->sum_start(comm, x, n));
 }
 static inline void comm_sum_finish(Comm *comm, double *x, int n) { comm->sum_finish(comm, x, n); }
 static inline void comm_sum(Comm *comm, double *x, int n)

@@ -39,13 +39,47 @@ static bool number(const char *const *names, int low, int high, int otherwise, i
                 text, low, high);
 }
 
-// "node[01-04,07],other" begins with node01.
+// The first of Slurm's hosts: "rack[2-3]n[01-04,07]-ib,other" begins with rack2n01-ib.
 static void first_host(const char *list, char *host, size_t size)
 {
-    const size_t head = strcspn(list, "[,");
-    const size_t tail = list[head] == '[' ? strcspn(list + head + 1, "-,]") : 0;
-    snprintf(host, size, "%.*s%.*s", (int)head, list, (int)tail,
-             list[head] == '[' ? list + head + 1 : "");
+    size_t n = 0;
+    for (const char *at = list; *at && *at != ','; at++) {
+        const bool range = *at == '[';
+        const size_t some = range ? strcspn(at + 1, "-,]") : 1;
+        for (size_t i = 0; i < some && n + 1 < size; i++) host[n++] = at[(range ? 1 : 0) + i];
+        if (range) at += strcspn(at, "]");
+        if (!*at) break; // no bracket ends the range
+    }
+    host[n] = '\0';
+}
+
+// The tasks of a node in Slurm's list of them: "4(x2),3" is 4, 4, 3. 0 when it does not tell.
+static int tasks_of_node(const char *list, int node)
+{
+    while (list && *list) {
+        char *end;
+        const long tasks = strtol(list, &end, 10);
+        const long times = strncmp(end, "(x", 2) ? 1 : strtol(end + 2, &end, 10);
+        if (end == list || tasks < 1 || tasks > LAUNCH_MAX_RANKS || times < 1) return 0;
+        if (node < times) return (int)tasks;
+        node -= (int)times;
+        list = end + strspn(end, "),");
+    }
+    return 0;
+}
+
+// Where ranks of several nodes, or those that others started, meet.
+static bool meeting_place(RankEnv *env, Error *err)
+{
+    static const char *const ports[] = {"MASTER_PORT", NULL}, *const jobs[] = {"SLURM_JOB_ID",
+                                                                               NULL};
+    const char *hosts = getenv("SLURM_STEP_NODELIST"), *master = getenv("MASTER_ADDR");
+    int job;
+    snprintf(env->master, sizeof env->master, "127.0.0.1");
+    if (hosts && *hosts) first_host(hosts, env->master, sizeof env->master);
+    if (master && *master) snprintf(env->master, sizeof env->master, "%s", master);
+    return number(jobs, 0, 2147483647, 0, &job, err) &&
+           number(ports, 1, 65535, job ? 20000 + job % 20000 : DEFAULT_PORT, &env->port, err);
 }
 
 bool launch_environment(RankEnv *env, Error *err)
@@ -58,26 +92,31 @@ bool launch_environment(RankEnv *env, Error *err)
                                          "MPI_LOCALRANKID", "SLURM_LOCALID", NULL};
     static const char *const on_node[] = {"LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE",
                                           "MPI_LOCALNRANKS", NULL};
-    static const char *const ports[] = {"MASTER_PORT", NULL};
-    static const char *const jobs[] = {"SLURM_JOB_ID", NULL};
-    int job;
+    static const char *const nodes[] = {"SLURM_NODEID", NULL};
+    int node;
     *env = (RankEnv){.world = 1, .listener = -1};
-    if (!number(worlds, 1, LAUNCH_MAX_RANKS, 1, &env->world, err) ||
-        !number(jobs, 0, 2147483647, 0, &job, err) ||
-        !number(ports, 1, 65535, job ? 20000 + job % 20000 : DEFAULT_PORT, &env->port, err))
-        return false;
-    snprintf(env->master, sizeof env->master, "127.0.0.1");
-    if (getenv("SLURM_STEP_NODELIST"))
-        first_host(getenv("SLURM_STEP_NODELIST"), env->master, sizeof env->master);
-    if (getenv("MASTER_ADDR"))
-        snprintf(env->master, sizeof env->master, "%s", getenv("MASTER_ADDR"));
-    if (env->world == 1) return true;
+    if (!number(worlds, 1, LAUNCH_MAX_RANKS, 1, &env->world, err)) return false;
+    if (env->world == 1) return true; // of whatever else is set nothing is used
     if (!first_set(ranks))
         return fail(err, "the environment's %s is %d, and RANK is not set", first_set(worlds),
                     env->world);
-    return number(ranks, 0, env->world - 1, 0, &env->rank, err) &&
-           number(locals, 0, LAUNCH_MAX_RANKS - 1, env->rank, &env->local_rank, err) &&
-           number(on_node, 1, LAUNCH_MAX_RANKS, 0, &env->local_world, err);
+    if (!number(ranks, 0, env->world - 1, 0, &env->rank, err) ||
+        !number(locals, 0, LAUNCH_MAX_RANKS - 1, env->rank, &env->local_rank, err) ||
+        !number(nodes, 0, LAUNCH_MAX_RANKS - 1, 0, &node, err))
+        return false;
+    return number(on_node, 1, LAUNCH_MAX_RANKS,
+                  tasks_of_node(getenv("SLURM_STEP_TASKS_PER_NODE"), node), &env->local_world,
+                  err) &&
+           meeting_place(env, err);
+}
+
+int launch_gpu(const RankEnv *env, int visible, Error *err)
+{
+    if (env->local_rank < visible) return env->local_rank;
+    if (visible == 1 && !env->board) return 0;
+    fail(err, "GPU %d is wanted for rank %d, and CUDA shows %d", env->local_rank, env->rank,
+         visible);
+    return -1;
 }
 
 // ---- the parent --------------------------------------------------------------------------------
@@ -85,7 +124,8 @@ bool launch_environment(RankEnv *env, Error *err)
 static pid_t children[LAUNCH_MAX_RANKS];
 static int n_children;
 
-// A terminal's Ctrl-C reaches the parent alone: each rank is a process group.
+// A terminal's Ctrl-C reaches the parent alone: each rank is a process group. As in a run of one
+// rank, SIGINT counts although a script that started the program by `&` had it ignored.
 static void forward(int signal)
 {
     for (int i = 0; i < n_children; i++)
@@ -98,8 +138,9 @@ static void forward_signals(void)
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         struct sigaction now;
         const struct sigaction action = {.sa_handler = forward};
-        if (!sigaction(signals[i], NULL, &now) && now.sa_handler != SIG_IGN)
-            sigaction(signals[i], &action, NULL);
+        if (signals[i] == SIGHUP && !sigaction(SIGHUP, NULL, &now) && now.sa_handler == SIG_IGN)
+            continue; // nohup's
+        sigaction(signals[i], &action, NULL);
     }
 }
 
@@ -214,7 +255,7 @@ bool launch_ranks(RankEnv *env, int count, int nodes, int node, Error *err)
     child.board =
         mmap(NULL, sizeof *child.board, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (child.board == MAP_FAILED) return fail(err, "no memory to share with the ranks");
-    if (own_port && !listen_anywhere(&child, err)) return false;
+    if (!(own_port ? listen_anywhere(&child, err) : meeting_place(&child, err))) return false;
     if (!start(&child, count, node * count, err)) return false;
     if (child.rank >= 0) {
         *env = child;

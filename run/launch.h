@@ -27,8 +27,12 @@ typedef struct {
 
 // What the environment says: RANK, WORLD_SIZE and LOCAL_RANK (torchrun), OMPI_COMM_WORLD_* (Open
 // MPI), PMI_* (MPICH), SLURM_* (srun); MASTER_ADDR and MASTER_PORT. World 1 when it says nothing.
-// False when it makes no sense.
+// False when what is used of it makes no sense.
 bool launch_environment(RankEnv *env, Error *err);
+
+// Which of the `visible` GPUs is this rank's: that of its number on the node, or the only one that
+// its launcher lets it see (srun --gpus-per-task=1). -1, with the reason, when there is none.
+int launch_gpu(const RankEnv *env, int visible, Error *err);
 
 // Starts `count` ranks on this node, node `node` of `nodes`, watches them, and ends the program
 // with the status of the run. Returns in the children alone, with their RankEnv; in the parent,

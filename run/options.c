@@ -56,6 +56,9 @@ static const Field table[] = {
     FIELD_C(Options, graphs, "yes|no",
             "on a GPU: queue a micro-batch as CUDA graphs, recorded when it comes for the second "
             "time; no queues every kernel by itself, with the same results"),
+    N(timeline, 0, 100000000,
+      "of several ranks: write when this training step computed and communicated, as a picture and "
+      "as numbers; 0 is never"),
     FIELD_B(Options, print_recipe, "print the recipe with its changes, and stop"),
     FIELD_B(Options, help, "print this, and stop"),
     FIELD_B(Options, version, "print the version, and stop"),

@@ -43,6 +43,7 @@ typedef struct {
     char kernels[16];   // auto or portable
     bool deterministic; // products by the library's order, not by timing
     char graphs[8];     // yes or no: micro-batches from their recordings
+    int timeline;       // the training step to draw a timeline of, 1 is the first; 0: none
     bool print_recipe, help, version;
     // The recipe's fields that were given, by their place in recipe_fields(); NULL: not given. They
     // point into argv.

@@ -1,11 +1,10 @@
-#include "peers.h"
+#include "peers_internal.h"
 
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,9 +15,7 @@ enum {
     CONNECT_MS = 60000,
     BEAT_MS = 500,
     SILENCE_MS = 8000, // of a rank that is alive: a few beats, and a busy machine
-    MAX_PAYLOAD = 1 << 16,
 };
-typedef enum { HELLO, DATA, BEAT, FAIL, STOP, BYE } Kind;
 
 typedef struct {
     uint32_t magic, kind;
@@ -26,30 +23,6 @@ typedef struct {
     uint32_t bytes; // that follow
 } Frame;
 static const uint32_t magic = 0x74756d75;
-
-typedef struct Message {
-    struct Message *next;
-    size_t bytes;
-    char data[]; // (bytes), and a '\0'
-} Message;
-
-typedef struct {
-    int fd, step;
-    bool gone; // after its BYE
-    int64_t heard;
-    Message *first; // received and not yet taken, in order
-} Peer;
-
-struct Peers {
-    RankEnv env;
-    Peer *peer; // (world) of rank 0; of the others only [0]
-    int n;
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t arrived;
-    atomic_int step, said;
-    atomic_bool closing;
-};
 
 static int64_t now_ms(void)
 {
@@ -86,12 +59,11 @@ static bool receive_all(int fd, void *data, size_t bytes)
     return true;
 }
 
-// Frames are sent by the main thread and by the watching one.
-static bool send_frame(Peers *p, int fd, Kind kind, const void *data, size_t bytes)
+bool peers_send_frame(Peers *p, const Peer *peer, Kind kind, const void *data, size_t bytes)
 {
     const Frame frame = {magic, kind, p->env.rank, atomic_load(&p->step), (uint32_t)bytes};
     pthread_mutex_lock(&p->lock);
-    const bool ok = send_all(fd, &frame, sizeof frame) && send_all(fd, data, bytes);
+    const bool ok = send_all(peer->fd, &frame, sizeof frame) && send_all(peer->fd, data, bytes);
     pthread_mutex_unlock(&p->lock);
     return ok;
 }
@@ -110,7 +82,7 @@ __attribute__((noreturn)) static void stop(Peers *p, const char *text)
 {
     if (text && claim(p)) fprintf(stderr, "error: %s\n", text);
     for (int i = 0; p->env.rank == 0 && i < p->n; i++)
-        if (p->peer[i].fd >= 0) send_frame(p, p->peer[i].fd, STOP, NULL, 0);
+        if (p->peer[i].fd >= 0) peers_send_frame(p, &p->peer[i], STOP, NULL, 0);
     _exit(1);
 }
 
@@ -119,12 +91,11 @@ __attribute__((noreturn)) static void lost(Peers *p, const Peer *peer, const cha
     char text[256];
     const int rank = p->env.rank ? 0 : (int)(peer - p->peer);
     snprintf(text, sizeof text, "rank %d %s after step %d; all ranks are stopped", rank, how,
-             peer->step);
+             atomic_load(&peer->step));
     stop(p, text);
 }
 
-// The connection is broken: whoever knows better, its own message or the launcher, speaks first.
-__attribute__((noreturn)) static void broken(Peers *p, const Peer *peer)
+_Noreturn void peers_broken(Peers *p, const Peer *peer)
 {
     usleep(100000);
     lost(p, peer, "is gone");
@@ -132,33 +103,37 @@ __attribute__((noreturn)) static void broken(Peers *p, const Peer *peer)
 
 // ---- the watching thread -----------------------------------------------------------------------
 
+static void leave(Peers *p, Peer *peer)
+{
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&peer->gone, true);
+    pthread_cond_broadcast(&p->changed);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static void receive(Peers *p, Peer *peer)
 {
     Frame frame;
     char text[640];
     if (!receive_all(peer->fd, &frame, sizeof frame) || frame.magic != magic ||
         frame.bytes > MAX_PAYLOAD) {
-        if (atomic_load(&p->closing) || peer->gone) {
-            peer->gone = true;
-            close(peer->fd);
-            peer->fd = -1;
-            return;
-        }
-        broken(p, peer);
+        if (!atomic_load(&p->closing)) peers_broken(p, peer);
+        leave(p, peer);
+        return;
     }
     Message *message = calloc(1, sizeof *message + frame.bytes + 1);
     if (!message) stop(p, "out of memory for the ranks' messages");
-    if (!receive_all(peer->fd, message->data, frame.bytes)) broken(p, peer);
+    if (!receive_all(peer->fd, message->data, frame.bytes)) peers_broken(p, peer);
     message->bytes = frame.bytes;
     peer->heard = now_ms();
-    peer->step = frame.step;
+    atomic_store(&peer->step, frame.step);
     switch (frame.kind) {
     case DATA:
         pthread_mutex_lock(&p->lock);
         Message **last = &peer->first;
         while (*last) last = &(*last)->next;
         *last = message;
-        pthread_cond_broadcast(&p->arrived);
+        pthread_cond_broadcast(&p->changed);
         pthread_mutex_unlock(&p->lock);
         return;
     case FAIL:
@@ -169,13 +144,15 @@ static void receive(Peers *p, Peer *peer)
         stop(p, NULL);
         break;
     case BYE:
-        peer->gone = true;
+        leave(p, peer);
         break;
     default:
         break;
     }
     free(message);
 }
+
+static bool is_there(const Peer *peer) { return peer->fd >= 0 && !atomic_load(&peer->gone); }
 
 static void *watch(void *argument)
 {
@@ -186,8 +163,9 @@ static void *watch(void *argument)
     for (;;) {
         bool any = false;
         for (int i = 0; i < p->n; i++) {
-            polled[i] = (struct pollfd){.fd = p->peer[i].fd, .events = POLLIN};
-            any = any || (p->peer[i].fd >= 0 && !p->peer[i].gone);
+            const bool there = is_there(&p->peer[i]);
+            polled[i] = (struct pollfd){.fd = there ? p->peer[i].fd : -1, .events = POLLIN};
+            any = any || there;
         }
         if (!any && atomic_load(&p->closing)) break;
         const int64_t before = now_ms();
@@ -198,12 +176,10 @@ static void *watch(void *argument)
             for (int i = 0; i < p->n; i++) p->peer[i].heard = now;
         for (int i = 0; i < p->n; i++) {
             Peer *peer = &p->peer[i];
-            if (peer->fd < 0) continue;
             if (polled[i].revents) receive(p, peer);
-            if (peer->fd >= 0 && !peer->gone && now - peer->heard > SILENCE_MS)
-                lost(p, peer, "does not answer");
-            if (now - beaten >= BEAT_MS && peer->fd >= 0 && !peer->gone)
-                send_frame(p, peer->fd, BEAT, NULL, 0);
+            if (!is_there(peer)) continue;
+            if (now - peer->heard > SILENCE_MS) lost(p, peer, "does not answer");
+            if (now - beaten >= BEAT_MS) peers_send_frame(p, peer, BEAT, NULL, 0);
         }
         if (now - beaten >= BEAT_MS) beaten = now;
     }
@@ -319,7 +295,7 @@ bool peers_open(Peers **peers, const RankEnv *env, Error *err)
     p->n = env->rank == 0 ? env->world : 1;
     for (int i = 0; i < env->world; i++) p->peer[i].fd = -1;
     pthread_mutex_init(&p->lock, NULL);
-    pthread_cond_init(&p->arrived, NULL);
+    pthread_cond_init(&p->changed, NULL);
     if (!(env->rank == 0 ? accept_all(p, err) : connect_first(p, err))) return false;
     for (int i = 0; i < p->n; i++) p->peer[i].heard = now_ms();
     if (pthread_create(&p->thread, NULL, watch, p))
@@ -332,11 +308,13 @@ void peers_close(Peers *p)
     if (!p) return;
     if (p->thread) {
         // Rank 0 leaves last, so that the others find it until they do.
+        pthread_mutex_lock(&p->lock);
         for (int i = 0; p->env.rank == 0 && i < p->n; i++)
-            while (p->peer[i].fd >= 0 && !p->peer[i].gone) usleep(1000);
+            while (is_there(&p->peer[i])) pthread_cond_wait(&p->changed, &p->lock);
+        pthread_mutex_unlock(&p->lock);
         atomic_store(&p->closing, true);
         for (int i = 0; i < p->n; i++)
-            if (p->peer[i].fd >= 0) send_frame(p, p->peer[i].fd, BYE, NULL, 0);
+            if (p->peer[i].fd >= 0) peers_send_frame(p, &p->peer[i], BYE, NULL, 0);
         pthread_join(p->thread, NULL);
     }
     for (int i = 0; p->peer && i < p->n; i++) {
@@ -347,82 +325,7 @@ void peers_close(Peers *p)
     free(p);
 }
 
-// ---- messages ----------------------------------------------------------------------------------
-
-// The next message of a peer, to be freed.
-static Message *take(Peers *p, Peer *peer)
-{
-    pthread_mutex_lock(&p->lock);
-    while (!peer->first) pthread_cond_wait(&p->arrived, &p->lock);
-    Message *message = peer->first;
-    peer->first = message->next;
-    pthread_mutex_unlock(&p->lock);
-    return message;
-}
-
-bool peers_broadcast(Peers *p, void *data, size_t bytes, Error *err)
-{
-    if (bytes > MAX_PAYLOAD) return fail(err, "a message of %zu bytes", bytes);
-    if (p->env.rank == 0) {
-        for (int i = 1; i < p->n; i++)
-            if (!send_frame(p, p->peer[i].fd, DATA, data, bytes)) broken(p, &p->peer[i]);
-        return true;
-    }
-    Message *message = take(p, &p->peer[0]);
-    const bool ok = message->bytes == bytes;
-    if (ok) memcpy(data, message->data, bytes);
-    free(message);
-    return ok || fail(err, "rank 0 runs another version of this program");
-}
-
-// The first line in which two texts differ, of each.
-static void first_difference(const char *a, const char *b, char *line_a, char *line_b, size_t size)
-{
-    while (*a && *b) {
-        const size_t na = strcspn(a, "\n"), nb = strcspn(b, "\n");
-        if (na != nb || memcmp(a, b, na)) break;
-        a += na + (a[na] == '\n');
-        b += nb + (b[nb] == '\n');
-    }
-    snprintf(line_a, size, "%.*s", (int)strcspn(a, "\n"), a);
-    snprintf(line_b, size, "%.*s", (int)strcspn(b, "\n"), b);
-}
-
-bool peers_agree(Peers *p, const char *text, Error *err)
-{
-    Error verdict = {""};
-    char here[160], there[160];
-    if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, text, strlen(text)))
-        broken(p, &p->peer[0]);
-    for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
-        Message *other = take(p, &p->peer[i]);
-        if (!verdict.text[0] && strcmp(other->data, text)) {
-            first_difference(text, other->data, here, there, sizeof here);
-            fail(&verdict,
-                 "the ranks were started differently: rank 0 has \"%s\" and rank %d \"%s\"; give "
-                 "all of them the same options and data",
-                 here, i, there);
-        }
-        free(other);
-    }
-    if (!peers_broadcast(p, &verdict, sizeof verdict, err)) return false;
-    return !verdict.text[0] || fail(err, "%s", verdict.text);
-}
-
-bool peers_share_failure(Peers *p, Error *err)
-{
-    Error first = *err, ignored;
-    if (p->env.rank != 0 && !send_frame(p, p->peer[0].fd, DATA, err->text, strlen(err->text)))
-        broken(p, &p->peer[0]);
-    for (int i = 1; p->env.rank == 0 && i < p->n; i++) {
-        Message *other = take(p, &p->peer[i]);
-        if (!first.text[0]) snprintf(first.text, sizeof first.text, "%.500s", other->data);
-        free(other);
-    }
-    if (!peers_broadcast(p, &first, sizeof first, &ignored)) first = ignored;
-    *err = first;
-    return !first.text[0];
-}
+// ---- the run ------------------------------------------------------------------------------------
 
 void peers_step(Peers *p, int step)
 {
@@ -442,5 +345,5 @@ void peers_fail(Peers *p, const char *text)
     const bool first = p && p->env.rank == 0;
     for (int i = 0; p && p->thread && i < p->n; i++)
         if (p->peer[i].fd >= 0)
-            send_frame(p, p->peer[i].fd, first ? STOP : FAIL, text, first ? 0 : strlen(text));
+            peers_send_frame(p, &p->peer[i], first ? STOP : FAIL, text, first ? 0 : strlen(text));
 }

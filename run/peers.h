@@ -23,6 +23,11 @@ bool peers_broadcast(Peers *peers, void *data, size_t bytes, Error *err);
 // of "name value" lines.
 bool peers_agree(Peers *peers, const char *text, Error *err);
 
+// Refuses, on every rank and naming two, unless all ranks give different names; `what` says what
+// they name. Names may have PEERS_NAME_MAX - 1 characters.
+enum { PEERS_NAME_MAX = 64 };
+bool peers_unique(Peers *peers, const char *what, const char *name, Error *err);
+
 // Each rank gives its failure, or an empty text. True when none has one; else false on every rank,
 // and err is the failure of the first rank that has one. It takes a message to rank 0 and back.
 bool peers_share_failure(Peers *peers, Error *err);

@@ -62,11 +62,34 @@ bool ranks_start(Run *run, Error *err)
     if (count * o->nodes > 1 && !launch_ranks(&run->env, count, o->nodes, o->node, err))
         return false;
     if (run->env.world > 1) share_cores(run);
-#ifdef USE_CUDA
-    if (run->env.world > 1) ops_cuda_select(run->env.local_rank);
-#endif
     return true;
 }
+
+#ifdef USE_CUDA
+static Run *of_this_process; // for those who fail and know nothing of ranks
+
+_Noreturn static void gpu_failed(const char *line)
+{
+    char text[512];
+    const RankEnv *env = &of_this_process->env;
+    snprintf(text, sizeof text, "%s%.440s after step %d; all ranks are stopped",
+             env->rank == 0 ? "rank 0: " : "", line, of_this_process->state.step);
+    // A collective, or memory of another GPU, also fails when that one's rank is gone. Whoever
+    // knows better, the launcher or that rank, speaks first and stops this one meanwhile.
+    usleep(500000);
+    ranks_fail(of_this_process, text);
+}
+
+bool ranks_select_gpu(Run *run, Error *err)
+{
+    if (run->env.world <= 1) return true;
+    of_this_process = run;
+    ops_cuda_on_failure(gpu_failed);
+    const int visible = ops_cuda_count(), gpu = visible ? launch_gpu(&run->env, visible, err) : 0;
+    if (gpu >= 0) ops_cuda_select(gpu);
+    return gpu >= 0;
+}
+#endif
 
 bool ranks_connect(Run *run, Error *err)
 {
@@ -135,7 +158,9 @@ static Comm *open_shared_memory(Run *run, Error *err)
 static Comm *open_nccl(Run *run, Error *err)
 {
 #ifdef USE_CUDA
-    char id[COMM_NCCL_ID_BYTES] = {0};
+    char id[COMM_NCCL_ID_BYTES] = {0}, uuid[OPS_CUDA_UUID_BYTES];
+    ops_cuda_uuid(uuid);
+    if (!peers_unique(run->peers, "the GPU", uuid, err)) return run->shared_failure = true, NULL;
     if (!comm_nccl_load(err) || (run->env.rank == 0 && !comm_nccl_id(id, err)) ||
         !peers_broadcast(run->peers, id, sizeof id, err))
         return NULL;

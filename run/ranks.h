@@ -8,6 +8,9 @@
 // Finds this process's rank (launch.h), or becomes the parent of --gpus or --ranks N processes and
 // ends when they have. Call before anything touches a GPU or starts a thread.
 bool ranks_start(Run *run, Error *err);
+// Selects this rank's GPU (ops_cuda_select), and lets a GPU that fails end the rank by ranks_fail.
+// Only where the program is built with CUDA.
+bool ranks_select_gpu(Run *run, Error *err);
 // Connects the control connections (peers.h).
 bool ranks_connect(Run *run, Error *err);
 // Opens run->comm for the device that was chosen; the recipe's micro-batches must suit the ranks.

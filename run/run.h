@@ -47,6 +47,7 @@ typedef struct {
     Flops peak, measured; // of the device a second: by its name, and in a product at start-up
     int end;              // training steps in all
     int stop;             // the signal on which the ranks agreed to stop, or 0
+    Timeline *timeline;   // of rank 0, until it is written; NULL without --timeline
     double exposed_ms;    // that rank 0's device stood still for communication, if measured
 } Run;
 

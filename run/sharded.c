@@ -98,8 +98,11 @@ static void send_grads(void *context, BankId id, int end)
     const GptBank *b = gpt_bank(s->gpt, id);
     ShardedBank *shard = &s->bank[id];
     const int world = s->comm->world;
+    if (id == BANK_LM_HEAD) timeline_phase(s->comm->timeline, "backward", NULL);
+    if (id == BANK_SCALARS) timeline_phase(s->comm->timeline, NULL, NULL); // they are the last
     if (!s->sending || (!b->muon && !s->adam)) return;
     if (shard->copied) {
+        comm_label(s->comm, b->name, -1);
         shard->reduced[0] = comm_all_reduce(s->comm, b->grad, gpt_bank_size(b), b->dtype);
         return;
     }
@@ -108,6 +111,7 @@ static void send_grads(void *context, BankId id, int end)
     while (shard->sent * world < shard->items) {
         const int bucket = shard->sent, parts = partition_parts(shard->items, world, bucket);
         if (bucket * world + parts > final) return;
+        comm_label(s->comm, b->name, bucket);
         shard->reduced[bucket] =
             comm_reduce_scatter(s->comm, at(shard->grad, (size_t)bucket * shard->n, size),
                                 at(b->grad, (size_t)bucket * (size_t)world * shard->n, size),
@@ -128,8 +132,14 @@ static void wait_weights(void *context, int slot)
 {
     ShardedOptimizer *s = context;
     const Recipe *r = gpt_recipe(s->gpt);
-    if (slot < 0) wait_renewed(s, BANK_EMBED, 0, 0);
-    if (slot == r->n_slots) wait_renewed(s, BANK_LM_HEAD, 0, 0);
+    if (slot < 0) {
+        timeline_phase(s->comm->timeline, "forward", NULL);
+        wait_renewed(s, BANK_EMBED, 0, 0);
+    }
+    if (slot == r->n_slots) {
+        timeline_phase(s->comm->timeline, "head", NULL);
+        wait_renewed(s, BANK_LM_HEAD, 0, 0);
+    }
     if (slot < 0 || slot == r->n_slots) return;
     const LayerSlot *layer = &r->slot[slot];
     const int q = gpt_matrix_index(s->gpt, BANK_ATTN, slot);
@@ -196,10 +206,12 @@ static void renew_weights(ShardedOptimizer *s, BankId id)
         const void *param = param_of(s, id, k);
         if (weight != param) ops->load_param(weight, ops->real_type, param, b->dtype, shard->n);
     }
-    for (int bucket = buckets_of(s, id) - 1; bucket >= 0; bucket--)
+    for (int bucket = buckets_of(s, id) - 1; bucket >= 0; bucket--) {
+        comm_label(s->comm, b->name, bucket);
         shard->renewed[bucket] = comm_all_gather(
             s->comm, at(b->weight, (size_t)bucket * (size_t)world * shard->n, ops->real_size),
             shard->n, partition_parts(shard->items, world, bucket), ops->real_type);
+    }
 }
 
 static void update(ShardedOptimizer *s, BankId id)
@@ -207,6 +219,7 @@ static void update(ShardedOptimizer *s, BankId id)
     const Ops *ops = gpt_ops(s->gpt);
     const GptBank *b = gpt_bank(s->gpt, id);
     ShardedBank *shard = &s->bank[id];
+    timeline_phase(s->comm->timeline, "update", b->name);
     for (int bucket = 0; bucket < buckets_of(s, id); bucket++)
         comm_wait(s->comm, shard->reduced[bucket]);
     shard->sent = 0;
@@ -229,6 +242,7 @@ void sharded_step(ShardedOptimizer *s, int step)
     const bool adam_turn = recipe_adam_updates(gpt_recipe(s->gpt), step);
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         if (adam_turn || gpt_bank(s->gpt, order[i])->muon) update(s, order[i]);
+    timeline_phase(s->comm->timeline, NULL, NULL);
     s->sending = false;
 }
 
@@ -252,6 +266,7 @@ bool sharded_get(ShardedOptimizer *s, BankId id, StatePart part, void *host, Err
     const size_t n = part == STATE_SECOND ? shard->n_state : shard->n;
     const size_t size = dtype_size(b->dtype);
     if (part == STATE_GRAD) {
+        comm_label(s->comm, b->name, -1);
         comm_wait(s->comm, comm_all_reduce(s->comm, b->grad, gpt_bank_size(b), b->dtype));
         if (host) ops->mem_get(host, b->grad, gpt_bank_size(b) * size);
         return true;

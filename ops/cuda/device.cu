@@ -21,6 +21,7 @@ struct Device {
     CudaConfig config;
     cudaStream_t stream;
     void *scratch;
+    void (*failed)(const char *line);
     std::atomic<long> waits, allocations;
     bool recording;
     long recordings;
@@ -265,10 +266,20 @@ const char *hint_of(cudaError_t status)
 
 } // namespace
 
+void ops_cuda_on_failure(void (*handler)(const char *line)) { device.failed = handler; }
+
+void ops_cuda_failed(const char *line)
+{
+    if (device.failed) device.failed(line);
+    fprintf(stderr, "error: %s\n", line);
+    exit(1);
+}
+
 void cuda_fail(const char *error, const char *hint, const char *call, const char *file, int line)
 {
-    fprintf(stderr, "error: %s:%d: %s: %s (%s)\n", file, line, call, error, hint);
-    exit(1);
+    char text[480];
+    snprintf(text, sizeof text, "%s:%d: %s: %s (%s)", file, line, call, error, hint);
+    ops_cuda_failed(text);
 }
 
 void cuda_check(cudaError_t status, const char *call, const char *file, int line)
@@ -304,6 +315,19 @@ CudaCounters cuda_counters(void)
 
 void ops_cuda_select(int gpu) { device.index = gpu; }
 
+int ops_cuda_count(void)
+{
+    int count = 0;
+    return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+}
+
+void ops_cuda_uuid(char uuid[OPS_CUDA_UUID_BYTES])
+{
+    cudaDeviceProp properties;
+    CUDA_CHECK(cudaGetDeviceProperties(&properties, device.index));
+    char *end = uuid + sprintf(uuid, "GPU-");
+    for (const char byte : properties.uuid.bytes) end += sprintf(end, "%02x", (unsigned char)byte);
+}
 
 bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err)
 {

@@ -26,6 +26,22 @@ bool ops_cuda_find(const Ops **ops, char *description, size_t size, Error *err);
 
 // Which of the GPUs that CUDA shows it picks, the first unless this is called before it.
 void ops_cuda_select(int gpu);
+// How many CUDA shows; 0 as well where there is no driver.
+int ops_cuda_count(void);
+// The identity of the GPU that was found, another for every GPU in the world: "GPU-" and hex
+// digits.
+enum { OPS_CUDA_UUID_BYTES = 40 };
+void ops_cuda_uuid(char uuid[OPS_CUDA_UUID_BYTES]);
+
+// A GPU that fails ends the program: by `handler`, which gets one line that says how and does not
+// return; with NULL, and at first, by "error: LINE" and exit(1). ops_cuda_failed does it.
+void ops_cuda_on_failure(void (*handler)(const char *line));
+#ifdef __cplusplus
+[[noreturn]]
+#else
+_Noreturn
+#endif
+void ops_cuda_failed(const char *line);
 // The stream (a cudaStream_t) of all operations, for who times or captures them.
 struct CUstream_st *cuda_stream(void);
 

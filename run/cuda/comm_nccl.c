@@ -2,8 +2,9 @@
 // device's own stream, and leaves one behind; both come from a ring that no step goes around.
 //
 // For measurements (bench/, docs/ranks.md): TURBOMUON_COMM=timing adds up how long the device's
-// stream stands still in comm_wait, TURBOMUON_COMM=stub leaves the collectives out, so that the
-// numbers are wrong and the time is that of the computation alone.
+// stream stands still in comm_wait; TURBOMUON_COMM=stub leaves the collectives out, so that each
+// rank goes on with its own gradients, the numbers are wrong, and the time is that of the
+// computation alone.
 #include "comm_nccl.h"
 
 #include <cuda_runtime_api.h>
@@ -11,7 +12,6 @@
 #include <glob.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../../ops/cuda/device.h"
 
@@ -54,29 +54,31 @@ typedef struct {
     bool timing, stub;
     cudaEvent_t before[RING], after[RING]; // of waits, when they are timed
     int waits;
+    cudaEvent_t *stamp; // (stamps)
+    int stamps;
 } CommNccl;
 
 static CommNccl *of(Comm *comm) { return (CommNccl *)comm; }
 
 // A GPU or a connection that fails ends this rank, and its peers with it.
-static void end(const CommNccl *c, const char *call, const char *error)
+_Noreturn static void end(const char *call, const char *error)
 {
-    fprintf(stderr, "error: rank %d: %s: %s\n", c->comm.rank, call, error);
-    _exit(1);
+    char line[256];
+    snprintf(line, sizeof line, "%.64s: %.128s", call, error);
+    ops_cuda_failed(line);
 }
 
-static void check_cuda(const CommNccl *c, cudaError_t status, const char *call)
+static void check_cuda(cudaError_t status, const char *call)
 {
-    if (status != cudaSuccess) end(c, call, cudaGetErrorString(status));
+    if (status != cudaSuccess) end(call, cudaGetErrorString(status));
 }
-#define CUDA(call) check_cuda(c, (call), #call)
+#define CUDA(call) check_cuda((call), #call)
 
-static void check_nccl(const CommNccl *c, int status, const char *call)
+static void check_nccl(int status, const char *call)
 {
-    if (status != ncclSuccess && status != ncclInProgress)
-        end(c, call, nccl.GetErrorString(status));
+    if (status != ncclSuccess && status != ncclInProgress) end(call, nccl.GetErrorString(status));
 }
-#define NCCL(call) check_nccl(c, (call), #call)
+#define NCCL(call) check_nccl((call), #call)
 
 static int type_of(DType t)
 {
@@ -107,7 +109,13 @@ static CommTicket nccl_reduce_scatter(Comm *comm, void *out, const void *in, siz
     CommNccl *c = of(comm);
     const int type = type_of(dtype);
     begin(c);
-    if (c->stub) return finish(c);
+    if (c->stub) {
+        const size_t bytes = n * dtype_size(dtype);
+        if (comm->rank < parts)
+            CUDA(cudaMemcpyAsync(out, (const char *)in + (size_t)comm->rank * bytes, bytes,
+                                 cudaMemcpyDeviceToDevice, c->stream));
+        return finish(c);
+    }
     if (parts == comm->world) {
         NCCL(nccl.ReduceScatter(in, out, n, type, ncclAvg, c->nccl, c->stream));
         return finish(c);
@@ -169,9 +177,9 @@ static void wait_on_host(CommNccl *c)
     int error = ncclSuccess;
     while ((status = cudaStreamQuery(c->compute)) == cudaErrorNotReady) {
         NCCL(nccl.CommGetAsyncError(c->nccl, &error));
-        check_nccl(c, error, "a collective");
+        check_nccl(error, "a collective");
     }
-    CUDA(status);
+    check_cuda(status, "the GPU");
 }
 
 static void add_waits(CommNccl *c)
@@ -184,7 +192,7 @@ static void add_waits(CommNccl *c)
     c->waits = 0;
 }
 
-static void nccl_sum_start(Comm *comm, const double *x, int n)
+static CommTicket nccl_sum_start(Comm *comm, const double *x, int n)
 {
     CommNccl *c = of(comm);
     const size_t bytes = (size_t)n * sizeof *x;
@@ -192,7 +200,7 @@ static void nccl_sum_start(Comm *comm, const double *x, int n)
     CUDA(cudaMemcpyAsync(c->sums, c->staged, bytes, cudaMemcpyHostToDevice, c->compute));
     begin(c);
     NCCL(nccl.AllReduce(c->sums, c->sums, (size_t)n, ncclFloat64, ncclSum, c->nccl, c->stream));
-    c->sum = finish(c);
+    return c->sum = finish(c);
 }
 
 static void nccl_sum_finish(Comm *comm, double *x, int n)
@@ -206,6 +214,33 @@ static void nccl_sum_finish(Comm *comm, double *x, int n)
     add_waits(c);
 }
 
+// ---- time stamps -------------------------------------------------------------------------------
+
+static bool nccl_stamps(Comm *comm, int n)
+{
+    CommNccl *c = of(comm);
+    c->stamp = calloc((size_t)n, sizeof *c->stamp);
+    if (!c->stamp) return false;
+    for (c->stamps = 0; c->stamps < n; c->stamps++) CUDA(cudaEventCreate(&c->stamp[c->stamps]));
+    return true;
+}
+
+static void nccl_stamp(Comm *comm, int i, CommStream stream)
+{
+    CommNccl *c = of(comm);
+    CUDA(cudaEventRecord(c->stamp[i], stream == COMM_COMPUTE ? c->compute : c->stream));
+}
+
+static double nccl_stamp_ms(Comm *comm, int from, int to)
+{
+    CommNccl *c = of(comm);
+    float ms;
+    CUDA(cudaEventElapsedTime(&ms, c->stamp[from], c->stamp[to]));
+    return (double)ms;
+}
+
+// ---- closing and opening -----------------------------------------------------------------------
+
 // The process is about to end: nothing waits for peers here.
 static void nccl_close(Comm *comm)
 {
@@ -216,14 +251,14 @@ static void nccl_close(Comm *comm)
         cudaEventDestroy(c->done[i]);
         if (c->timing) cudaEventDestroy(c->before[i]), cudaEventDestroy(c->after[i]);
     }
+    for (int i = 0; i < c->stamps; i++) cudaEventDestroy(c->stamp[i]);
+    free(c->stamp);
     cudaEventDestroy(c->ready);
     cudaStreamDestroy(c->stream);
     cudaFree(c->sums);
     cudaFreeHost(c->staged);
     free(c);
 }
-
-// ---- opening -----------------------------------------------------------------------------------
 
 // Opens the first file of a pattern.
 static void *open_matching(const char *pattern)
@@ -326,6 +361,9 @@ Comm *comm_nccl_open(const char id[COMM_NCCL_ID_BYTES], int rank, int world, Err
                      .wait = nccl_wait,
                      .sum_start = nccl_sum_start,
                      .sum_finish = nccl_sum_finish,
+                     .stamps = nccl_stamps,
+                     .stamp = nccl_stamp,
+                     .stamp_ms = nccl_stamp_ms,
                      .close = nccl_close};
     c->timing = mode && !strcmp(mode, "timing");
     c->stub = mode && !strcmp(mode, "stub");

@@ -98,11 +98,104 @@ TEST(ranks_train_in_the_recipes_types)
     munmap(again, sizeof *again);
 }
 
+// ---- a timeline --------------------------------------------------------------------------------
+
+enum { TIMED = 4 }; // the step, counted from 1, with Adam's turn
+
+static int count_of(const TimelineResult *r, int step, const char *name)
+{
+    int n = 0;
+    for (int i = 0; i < r->n; i++)
+        n += r->span[i].kind == SPAN_COLLECTIVE && r->span[i].step == step &&
+             !strcmp(r->span[i].name, name);
+    return n;
+}
+
+static void check_buckets(const TimelineResult *r, Gpt *gpt, int world)
+{
+    int all = 3; // gates and scalars, which are all-reduced
+    CHECK(count_of(r, TIMED, "all-reduce attn_gate") == 1);
+    CHECK(count_of(r, TIMED, "all-reduce smear_gate") == 1);
+    CHECK(count_of(r, TIMED, "all-reduce scalars") == 1);
+    for (int id = 0; id < GPT_BANKS; id++) {
+        const GptBank *b = gpt_bank(gpt, (BankId)id);
+        if (id == BANK_ATTN_GATE || id == BANK_SMEAR_GATE || id == BANK_SCALARS) continue;
+        const int buckets = b->muon ? partition_buckets(b->count, world) : b->count;
+        for (int k = 0; k < buckets; k++) {
+            char name[64];
+            snprintf(name, sizeof name, "reduce-scatter %s %d", b->name, k);
+            CHECK(count_of(r, TIMED, name) == 1, "%s", name);
+            snprintf(name, sizeof name, "all-gather %s %d", b->name, k);
+            CHECK(count_of(r, TIMED, name) == 1, "%s", name);
+        }
+        all += 2 * buckets;
+    }
+    int noted = 0;
+    for (int i = 0; i < r->n; i++)
+        noted += r->span[i].kind == SPAN_COLLECTIVE && r->span[i].step == TIMED;
+    CHECK(noted == all, "%d collectives, not %d", noted, all);
+}
+
+static void time_steps(Rank me, void *context)
+{
+    Error err;
+    static ModelBatch m;
+    TimelineResult r;
+    ShardedOptimizer sharded;
+    const Recipe recipe = small_recipe();
+    Comm *comm = me.comm;
+    (void)context;
+    Gpt *gpt = model_create(&recipe, me.ops, false, BATCHES / comm->world);
+    Timeline *timeline = comm->rank == 0 ? timeline_create(comm, TIMED, &err) : NULL;
+    if (!sharded_create(&sharded, gpt, comm, &err)) abort();
+    sharded_adopt(&sharded);
+    for (int step = 0; step <= TIMED; step++) {
+        gpt_set_step(gpt, step);
+        timeline_step_begins(timeline, step + 1);
+        for (int i = comm->rank; i < BATCHES; i += comm->world) {
+            if (i + comm->world >= BATCHES) sharded_send(&sharded, step);
+            stream_batch(&m, &recipe, step * BATCHES + i);
+            gpt_forward_backward(gpt, &m.batch);
+        }
+        sharded_step(&sharded, step);
+        timeline_step_ends(timeline);
+    }
+    if (timeline) {
+        double shared = 0, last = -INFINITY;
+        int phases = 0;
+        CHECK(timeline_complete(timeline) && timeline_result(timeline, &r, &err), "%s", err.text);
+        check_buckets(&r, gpt, comm->world);
+        for (int i = 0; i < r.n; i++) {
+            const Span *s = &r.span[i];
+            CHECK(s->begin <= s->end && s->end > 0 && s->begin < r.until, "%s", s->name);
+            if (s->kind == SPAN_WAIT) continue;
+            if (s->kind == SPAN_COLLECTIVE) CHECK(s->begin >= last, "%s overlaps", s->name);
+            if (s->kind == SPAN_COLLECTIVE) last = s->end, shared += s->end - s->begin;
+            phases += s->kind == SPAN_PHASE && s->step == TIMED;
+        }
+        // Forward, head and backward of each micro-batch, and the update of each bank.
+        CHECK(phases == 3 * BATCHES / comm->world + GPT_BANKS, "%d phases", phases);
+        CHECK(r.step_ms > 0 && fabs(r.communication_ms - shared) < 1e-6 * r.step_ms);
+        CHECK(r.exposed_ms == r.communication_ms); // as on every CPU
+        free(r.span);
+    }
+    timeline_free(timeline);
+    sharded_free(&sharded);
+    gpt_free(gpt);
+}
+
+TEST(a_timeline_has_every_collective)
+{
+    device = &ops_cpu;
+    CHECK(in_ranks(2, time_steps, NULL));
+}
+
 int main(void)
 {
     RUN(every_item_has_one_owner);
     RUN(collectives);
     RUN(ranks_train_as_one_program_does);
     RUN(ranks_train_in_the_recipes_types);
+    RUN(a_timeline_has_every_collective);
     return TEST_SUMMARY();
 }

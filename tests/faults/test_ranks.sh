@@ -5,36 +5,13 @@
 # shellcheck disable=SC1091,SC2154,SC2086 # program.sh; the variables there are lists of words
 set -u
 . "$(dirname "$0")/program.sh"
+. "$root/tests/faults/ranks.sh"
 set -f # the program reads the patterns, not the shell
 shards
 kills=30 steps=60 part=20
 if grep -q __asan_init "$program"; then kills=3 steps=20 part=10; fi
 long="--scheduled-steps $((steps - 2)) --epochs 0"
 common="$data $model $long --samples 0 --checkpoint-every 2"
-
-# The last validation loss in `out` is within 0.05 of the number given.
-near() {
-    sed -n "s/^step:$steps\/.* val_loss:\([0-9.]*\).*/\1/p" out | awk -v x="$1" '
-        { d = $1 - x; n++; if (d > 0.05 || d < -0.05) bad = 1 } END { exit bad || n != 1 }'
-}
-children() { cat "/proc/$1/task/$1/children" 2>/dev/null; }
-gone() { # every process given has ended, or is a zombie that nobody waits for
-    for process in "$@"; do
-        case $(sed -n 's/^State:[[:space:]]*\(.\).*/\1/p' "/proc/$process/status" 2>/dev/null) in
-        '' | Z) ;;
-        *) return 1 ;;
-        esac
-    done
-}
-last_saved() { # the step of a run's only checkpoint
-    find "runs/$1/checkpoints" -name 'step_*.safetensors' | sed 's/.*step_0*\([0-9]*\)\..*/\1/'
-}
-wait_for_ranks() { # until the process pid has two children, or has ended
-    until ranks=$(children $pid) && [ "$(echo $ranks | wc -w)" -eq 2 ] || ! kill -s 0 $pid; do
-        sleep 0.005
-    done 2>/dev/null
-}
-one_message() { [ "$(grep -c . log)" -eq 1 ] && says "$1"; }
 
 check "one rank" exits 0 --run alone $common
 alone=$(sed -n "s/^step:$steps\/.* val_loss:\([0-9.]*\).*/\1/p" out)
@@ -51,6 +28,14 @@ export MASTER_PORT=29571
 check "two groups of ranks" exits 0 --run groups --ranks 1 --nodes 2 --node 0 $common
 check "the second group too" wait $!
 check "the same bits" same_state "$whole" "$(checkpoint groups $steps)"
+four="$common --micro-batches 4 --steps 10"
+export MASTER_ADDR=127.0.0.1 # the worked command of docs/ranks.md, with ranks on CPUs
+"$program" --ranks 2 --nodes 2 --node 1 --run pair1 $four >out1 2>log1 &
+check "two groups of two ranks" exits 0 --ranks 2 --nodes 2 --node 0 --run pairs $four
+check "the second group too" wait $!
+unset MASTER_ADDR
+check "four ranks of one group" exits 0 --ranks 4 --run four $four
+check "the same bits" same_state "$(checkpoint four 10)" "$(checkpoint pairs 10)"
 export MASTER_PORT=29572
 RANK=1 WORLD_SIZE=2 "$program" --run each --device cpu $common >out1 2>log1 &
 export RANK=0 WORLD_SIZE=2
@@ -137,6 +122,29 @@ check "a rank that hangs" [ $? -eq 1 ]
 check "is named" one_message 'rank 1 does not answer after step'
 check "within 15 s" [ $(($(date +%s) - started)) -le 15 ]
 
+# A script's `&` has SIGINT ignored, as for one rank; sent with kill, it stops all ranks in order.
+"$program" --run stopped --ranks 2 $common --scheduled-steps 100000 --timeline 3 >out 2>log &
+pid=$!
+tries=0
+until grep -q '"step","step":5,' runs/stopped/log.jsonl 2>/dev/null || [ $tries -gt 2000 ]; do
+    tries=$((tries + 1))
+    sleep 0.01
+done
+kill -s INT $pid
+wait $pid
+check "ranks interrupted in the background" [ $? -eq 130 ]
+check "say how to continue" grep -q '^stopped after step .*--ranks 2' out
+check "without what is done" no grep -q 'continue with:.*--timeline' out
+check "which is there" [ -s runs/stopped/timeline.svg ]
+check "without a word of failure" [ ! -s log ]
+MASTER_PORT=abc
+export MASTER_PORT
+check "a port that one rank does not need" exits 0 --run port $common --steps 2
+check "nor do ranks of one node" exits 0 --run port2 --ranks 2 $common --steps 2
+check "is refused when two nodes do" exits 1 --run port3 --ranks 1 --nodes 2 $common --steps 2
+check "by its name" one_message 'MASTER_PORT is "abc"'
+unset MASTER_PORT
+
 # The data end, or one rank cannot read them: all stop with one message, and a checkpoint is kept.
 ends="$data $model --ranks 2 --epochs 1 --scheduled-steps 66 --extension-steps 2 --samples 0 --checkpoint-every 0"
 check "data that end" exits 1 --run ends $ends
@@ -175,6 +183,30 @@ wait $!
 unset MASTER_PORT WORLD_SIZE
 check "--init-from and --resume" exits 2 --init-from runs/alone --resume
 check "is refused" says "give one of them"
+
+# A timeline, and what it is compared with: a run without collectives.
+short="$data $model --epochs 0 --samples 0 --ranks 2 --steps 6"
+check "ranks without collectives" with TURBOMUON_COMM=stub "$program" --run stub --timeline 5 $short
+check "say so" grep -q 'collectives are left out' out
+check "a timeline" with TURBOMUON_STUB_MS=1.25 "$program" --run timed --timeline 6 $short
+check "is told" grep -q '^timeline .*timeline.svg, step 6: Communication takes .* step takes 1.25 ms' out
+check "has numbers" grep -q '^6,communication,collective,reduce-scatter attn 0,' runs/timed/timeline.csv
+check "has a picture" grep -q '^</svg>' runs/timed/timeline.svg
+with FIRST=4 STEPS=5 PROGRAM="$program" "$root/scripts/timeline.sh" overlap $data $model --epochs 0 --ranks 2
+check "both numbers by the script" grep -q '^timeline .*step 8: .*; without collectives a step takes [0-9]' out
+check "a timeline of one rank" exits 2 --run timed1 $data $model --timeline 5
+check "is refused" says 'this is one rank'
+check "a timeline of no step" exits 2 --run timed2 $short --timeline 7
+check "is refused" one_message 'this run has the steps 1 to 6'
+
+# The bench of collectives, over the same launcher: three of each kind of bank, and 64 MiB.
+bench=$(dirname "$program")/bench/comm_bench
+[ -x "$bench" ] || bench=$root/build/bench/comm_bench # of a program outside the build folder
+check "bus bandwidth" with "$bench" --ranks 2 $model
+check "of every bank's collectives" [ "$(grep -c '^[a-z-]* *[a-z0-9M_]* .* x .* ms .* bus .* GB/s$' out)" -eq 12 ]
+check "adds up a step's" grep -q '^matrices, in every step *[0-9.]* ms: gradients [0-9.]*, weights [0-9.]*$' out
+check "of one rank" no with "$bench" --device cpu
+check "is refused" says 'one rank has no collectives'
 
 check "ranks that do not divide the step" exits 1 --ranks 3 --run odd $common
 check "are told" one_message '^error: 3 ranks .*must divide'

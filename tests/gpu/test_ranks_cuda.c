@@ -59,22 +59,42 @@ TEST(two_gpus_train_as_one)
     CHECK(same(two, again), "2 GPUs differ from run to run");
 }
 
-static void count_gpus(int *count)
+// A GPU that fails ends the program in the way that was asked for: in a child, whose handler tells
+// by its status.
+static void leave_with_7(const char *line)
 {
-    const Ops *ops;
-    Error err;
-    char description[256];
-    for (*count = 0; *count < 2; ++*count) {
-        ops_cuda_select(*count);
-        if (!ops_cuda_find(&ops, description, sizeof description, &err)) return;
+    _exit(strstr(line, "cudaFree") && strstr(line, "device.cu") ? 7 : 8);
+}
+
+TEST(a_gpu_that_fails_is_told)
+{
+    int status;
+    fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        const Ops *ops;
+        Error err;
+        char description[256], other[OPS_CUDA_UUID_BYTES], uuid[OPS_CUDA_UUID_BYTES];
+        ops_cuda_select(0);
+        if (!ops_cuda_find(&ops, description, sizeof description, &err)) _exit(1);
+        ops_cuda_uuid(uuid);
+        if (strlen(uuid) != 36 || !strcmp(uuid, "GPU-00000000000000000000000000000000")) _exit(2);
+        ops_cuda_select(1); // only the identity is asked for
+        ops_cuda_uuid(other);
+        if (!strcmp(uuid, other)) _exit(3);
+        ops_cuda_on_failure(leave_with_7);
+        ops->mem_free(&status); // which is the host's
+        _exit(0);
     }
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 7, "status %d", status);
 }
 
 int main(void)
 {
     int *count = shared_memory(sizeof *count), status;
     if (fork() == 0) { // the ranks need a process that has touched no GPU
-        count_gpus(count);
+        *count = ops_cuda_count();
         _exit(0);
     }
     wait(&status);
@@ -84,5 +104,6 @@ int main(void)
     }
     RUN(collectives_on_gpus);
     RUN(two_gpus_train_as_one);
+    RUN(a_gpu_that_fails_is_told);
     return TEST_SUMMARY();
 }
