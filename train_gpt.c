@@ -230,6 +230,7 @@ static void update_over_ranks(Run *run, int step)
     sharded_step(&run->sharded, step);
     comm_wait(run->comm, loss);
     comm_sum_finish(run->comm, signals, KNOWN);
+    comm_finish(run->comm);
     for (int i = 0; i < KNOWN && !run->stop; i++)
         if (signals[i] > 0) run->stop = known[i];
     run->exposed_ms += run->comm->waited_ms;
@@ -244,6 +245,9 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
     if (!draw_batches(run, err)) return false;
     if (run->comm) run->comm->waited_ms = 0;
     timeline_step_begins(run->timeline, step + 1);
+    for (int i = 0; run->comm && i < own; i++)
+        sharded_touch(&run->sharded, run->batches[i].ids, run->batches[i].n_tokens);
+    if (run->comm) sharded_begin(&run->sharded, step);
     for (int i = 0; i < own; i++) {
         const GptBatch batch = batch_view(&run->batches[i]);
         if (run->comm && i == own - 1) sharded_send(&run->sharded, step);

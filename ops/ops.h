@@ -115,6 +115,11 @@ typedef struct Ops {
     void (*embed_scatter)(void *grad, DType dtype, const void *de, const int32_t *ids,
                           const int32_t *order, int t, int d);
 
+    // out[i] = R(scale table[rows_i]) for i < n: rows of a table that go elsewhere. out (n,D) and
+    // table are of dtype, rows (n) on the device.
+    void (*gather_rows)(void *out, const void *table, DType dtype, const int32_t *rows,
+                        double scale, int n, int d);
+
     // ---- residual stream (specification 2.3) ---------------------------------------------------
     // x = lambda[0] (x_in + sigmoid(skip_gate) skip) + lambda[1] x0; y = r x, r = rsqrt(mean x^2 +
     // eps).  All (T,D) but r (T). skip and skip_gate may be NULL. x may be x_in.

@@ -5,7 +5,7 @@
 // once all operations given to the device before the call are done, and runs beside the operations
 // given after it (on the CPU: at once, before the call returns); collectives run in call order. The
 // call returns a ticket, and comm_wait holds back the operations given after the wait until that
-// collective is done. No call makes the host wait, but comm_sum_finish.
+// collective is done. No call makes the host wait, but comm_finish and comm_sum_finish.
 //
 // A mean is the sum in a fixed order, divided by the number of ranks: the same bits on every rank
 // and in every run. Errors: a peer that fails ends the program through run/peers.h; a collective
@@ -45,7 +45,10 @@ struct Comm {
     CommTicket (*reduce_scatter)(Comm *, void *out, const void *in, size_t n, int parts, DType);
     CommTicket (*all_gather)(Comm *, void *parts_of_all, size_t n, int parts, DType);
     CommTicket (*all_reduce)(Comm *, void *x, size_t n, DType);
+    CommTicket (*exchange)(Comm *, void *out, const void *in, const size_t *sent,
+                           const size_t *received, size_t size);
     void (*wait)(Comm *, CommTicket);
+    void (*finish)(Comm *);
     CommTicket (*sum_start)(Comm *, const double *x, int n);
     void (*sum_finish)(Comm *, double *x, int n);
     void (*close)(Comm *);
@@ -90,6 +93,18 @@ static inline CommTicket comm_all_reduce(Comm *comm, void *x, size_t n, DType dt
     return comm_ends(comm, comm->all_reduce(comm, x, n, dtype));
 }
 
+// Items of `size` bytes from every rank to every rank: of `in`, sent[0] go to rank 0, the next
+// sent[1] to rank 1, and so on, one's own too; `out` receives received[0] from rank 0, ... in
+// order.
+static inline CommTicket comm_exchange(Comm *comm, void *out, const void *in, const size_t *sent,
+                                       const size_t *received, size_t size)
+{
+    size_t to = 0, from = 0;
+    for (int i = 0; i < comm->world; i++) to += sent[i], from += received[i];
+    comm_begins(comm, "exchange", (to > from ? to : from) * size);
+    return comm_ends(comm, comm->exchange(comm, out, in, sent, received, size));
+}
+
 // Operations given to the device from now on begin after the collective is done, and so after all
 // before it.
 static inline void comm_wait(Comm *comm, CommTicket ticket)
@@ -100,9 +115,12 @@ static inline void comm_wait(Comm *comm, CommTicket ticket)
     if (comm->timeline) timeline_wait_ends(comm->timeline);
 }
 
+// The host waits for all operations so far, and for a peer that fails meanwhile.
+static inline void comm_finish(Comm *comm) { comm->finish(comm); }
+
 // The ranks' sum of n numbers on the host: started, one at a time, like a collective; the host
 // waits for it, and for the operations before it, in the second call. Together a barrier, too.
-enum { COMM_MAX_SUM = 4096 };
+enum { COMM_MAX_SUM = 16384 };
 static inline void comm_sum_start(Comm *comm, const double *x, int n)
 {
     comm_begins(comm, "sum", (size_t)n * sizeof *x);

@@ -102,6 +102,48 @@ static CommTicket shm_all_reduce(Comm *comm, void *x, size_t n, DType dtype)
     return 0;
 }
 
+static CommTicket shm_exchange(Comm *comm, void *out, const void *in, const size_t *sent,
+                               const size_t *received, size_t size)
+{
+    CommShm *c = of(comm);
+    const int world = comm->world;
+    size_t begin[world], end[world], to = 0, most = 0; // of what is mine in each rank's `in`, bytes
+    memcpy(slot_of(c, comm->rank), sent, (size_t)world * sizeof *sent);
+    meet(c);
+    for (int r = 0; r < world; r++) {
+        const size_t *theirs = (const size_t *)slot_of(c, r);
+        size_t all = 0;
+        for (int j = 0; j < world; j++) {
+            if (j == comm->rank) begin[r] = all * size;
+            all += theirs[j];
+            if (j == comm->rank) end[r] = all * size;
+        }
+        if (all * size > most) most = all * size;
+    }
+    meet(c);
+    size_t all = 0, place[world]; // of what comes from each rank
+    for (int r = 0; r < world; r++) {
+        to += sent[r] * size;
+        place[r] = all;
+        all += received[r] * size;
+    }
+    for (size_t at = 0; at < most; at += SLOT_BYTES) {
+        const size_t last = at + SLOT_BYTES;
+        if (at < to) memcpy(slot_of(c, comm->rank), (const char *)in + at, smaller(last, to) - at);
+        meet(c);
+        for (int r = 0; r < world; r++) {
+            const size_t first = begin[r] > at ? begin[r] : at, stop = smaller(end[r], last);
+            if (first < stop)
+                memcpy((char *)out + place[r] + (first - begin[r]), slot_of(c, r) + (first - at),
+                       stop - first);
+        }
+        meet(c);
+    }
+    return 0;
+}
+
+static void shm_finish(Comm *comm) { (void)comm; }
+
 static void shm_wait(Comm *comm, CommTicket ticket) { (void)comm, (void)ticket; }
 
 static CommTicket shm_sum_start(Comm *comm, const double *x, int n)
@@ -168,7 +210,9 @@ Comm *comm_shm_open(void *shared, int rank, int world, Error *err)
                             .reduce_scatter = shm_reduce_scatter,
                             .all_gather = shm_all_gather,
                             .all_reduce = shm_all_reduce,
+                            .exchange = shm_exchange,
                             .wait = shm_wait,
+                            .finish = shm_finish,
                             .sum_start = shm_sum_start,
                             .sum_finish = shm_sum_finish,
                             .stamps = shm_stamps,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "partition.h"
+#include "sharded_rows.h"
 
 static int buckets_of(const ShardedOptimizer *s, BankId id)
 {
@@ -104,6 +105,11 @@ static void send_grads(void *context, BankId id, int end)
     if (shard->copied) {
         comm_label(s->comm, b->name, -1);
         shard->reduced[0] = comm_all_reduce(s->comm, b->grad, gpt_bank_size(b), b->dtype);
+        return;
+    }
+    if (id == BANK_EMBED) sharded_rows_plan(s);
+    if (s->rows.sparse && (id == BANK_EMBED || id == BANK_VALUE_EMBED)) {
+        sharded_rows_send(s, id, shard->reduced);
         return;
     }
     const size_t size = dtype_size(b->dtype);
@@ -223,6 +229,8 @@ static void update(ShardedOptimizer *s, BankId id)
     for (int bucket = 0; bucket < buckets_of(s, id); bucket++)
         comm_wait(s->comm, shard->reduced[bucket]);
     shard->sent = 0;
+    if (s->rows.sparse && (id == BANK_EMBED || id == BANK_VALUE_EMBED))
+        sharded_rows_gather(s, id, shard->grad);
     if (shard->owned > 0 && b->muon) {
         const MuonBank bank = muon_bank(s, id);
         ops->normuon(&bank, &gpt_recipe(s->gpt)->method, gpt_step_state(s->gpt), s->work);
@@ -243,7 +251,8 @@ void sharded_step(ShardedOptimizer *s, int step)
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
         if (adam_turn || gpt_bank(s->gpt, order[i])->muon) update(s, order[i]);
     timeline_phase(s->comm->timeline, NULL, NULL);
-    s->sending = false;
+    if (adam_turn && s->rows.tables > 0) touched_clear(&s->rows.touched);
+    s->sending = s->rows.sparse = false;
 }
 
 // ---- checkpoints -------------------------------------------------------------------------------
@@ -269,6 +278,7 @@ bool sharded_get(ShardedOptimizer *s, BankId id, StatePart part, void *host, Err
         comm_label(s->comm, b->name, -1);
         comm_wait(s->comm, comm_all_reduce(s->comm, b->grad, gpt_bank_size(b), b->dtype));
         if (host) ops->mem_get(host, b->grad, gpt_bank_size(b) * size);
+        sharded_rows_forget(s);
         return true;
     }
     if (shard->copied) {
@@ -299,7 +309,10 @@ void sharded_put(ShardedOptimizer *s, BankId id, StatePart part, const void *hos
     const ShardedBank *shard = &s->bank[id];
     const size_t size = dtype_size(b->dtype), n = part == STATE_SECOND ? shard->n_state : shard->n;
     if (part == STATE_PARAM) ops->mem_put(b->param, host, gpt_bank_size(b) * size);
-    if (part == STATE_GRAD) ops->mem_put(b->grad, host, gpt_bank_size(b) * size);
+    if (part == STATE_GRAD) {
+        ops->mem_put(b->grad, host, gpt_bank_size(b) * size);
+        sharded_rows_forget(s);
+    }
     if (part == STATE_PARAM || part == STATE_GRAD) return;
     for (int k = 0; k < shard->owned; k++) {
         const int item = shard->copied ? k : k * s->comm->world + s->comm->rank;
@@ -336,7 +349,7 @@ bool sharded_create(ShardedOptimizer *s, Gpt *gpt, Comm *comm, Error *err)
     bool ok = true;
     for (int id = 0; id < GPT_BANKS && ok; id++)
         ok = describe(s, (BankId)id, err) && take_state(s, (BankId)id, &work, err);
-    if (ok && take(s, &s->work, work, err)) {
+    if (ok && take(s, &s->work, work, err) && sharded_rows_create(s, err)) {
         const GptHooks hooks = {s, wait_weights, send_grads};
         gpt_set_hooks(gpt, &hooks);
         return true;
@@ -371,6 +384,7 @@ void sharded_free(ShardedOptimizer *s)
         free(shard->reduced);
         free(shard->renewed);
     }
+    sharded_rows_free(s);
     ops->mem_free(s->work);
     memset(s, 0, sizeof *s);
 }

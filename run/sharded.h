@@ -11,6 +11,7 @@
 
 #include "../gpt/gpt.h"
 #include "comm.h"
+#include "touched.h"
 
 typedef struct {
     bool copied;          // every rank has all of it; the fields of parts are unused
@@ -26,10 +27,22 @@ typedef struct {
     int sent;                      // buckets whose gradients are on their way
 } ShardedBank;
 
+// The embeddings' gradients, of which ranks exchange the rows that are not zero where those are
+// fewer than all (sharded_rows.c).
+typedef struct {
+    Touched touched;
+    bool told, sparse;         // the ranks are telling one another their rows; they exchange rows
+    int tables;                // the embedding, and the value embeddings behind it
+    void *sent, *received;     // (tables, rows, n)
+    void *real;                // (rows, n) received rows as `real`, where they are not
+    int32_t *row, *id, *order; // on the device, as in Touched
+} ShardedRows;
+
 typedef struct {
     Gpt *gpt;
     Comm *comm;
     ShardedBank bank[GPT_BANKS];
+    ShardedRows rows;
     void *work;
     size_t bytes;       // taken in all
     bool sending, adam; // this is the step's last micro-batch; and Adam's turn
@@ -46,6 +59,11 @@ void sharded_clear(ShardedOptimizer *sharded); // zeroes the state, as it was cr
 // Call once when the model's initial values, the same on every rank, or those of a checkpoint are
 // in place: owners keep their parameters, and the rest of the matrices' is given back.
 void sharded_adopt(ShardedOptimizer *sharded);
+// Before the first micro-batch of training step `step`: all tokens of this rank's, by
+// sharded_touch, as often as there are micro-batches; then sharded_begin, on every rank or on none.
+// Without them the embeddings' gradients travel whole.
+void sharded_touch(ShardedOptimizer *sharded, const int32_t *ids, int n);
+void sharded_begin(ShardedOptimizer *sharded, int step);
 // Before the last micro-batch of training step `step`: its backward pass sends the gradients.
 void sharded_send(ShardedOptimizer *sharded, int step);
 // After that micro-batch: the update (optimizer_step in optimizer.h).

@@ -60,7 +60,8 @@ static const struct {
     const char *name, *color;
 } key[] = {{"forward", "#0b5fd0"},    {"head", "#0a7ea4"},       {"backward", "#8250df"},
            {"update", "#1a7f37"},     {"wait", "#d1242f"},       {"reduce-scatter", "#d1500c"},
-           {"all-gather", "#9a6700"}, {"all-reduce", "#bf3989"}, {"sum", "#6e7781"}};
+           {"all-gather", "#9a6700"}, {"all-reduce", "#bf3989"}, {"exchange", "#a8201a"},
+           {"sum", "#6e7781"}};
 enum { N_KEYS = sizeof key / sizeof *key };
 
 static const char style[] =
@@ -134,7 +135,7 @@ static void draw_key(FILE *out)
         put_text(out, "key", "start", x + 20, HEIGHT - 16, key[i].name);
         x += 40 + 6.4 * (double)strlen(key[i].name);
     }
-    put_text(out, "key", "start", x, HEIGHT - 16, "pale: of the step before or after");
+    put_text(out, "key", "start", x, HEIGHT - 16, "pale: another step's");
 }
 
 bool timeline_write_svg(const TimelineResult *r, const char *title, const char *finding,

@@ -77,7 +77,11 @@ bool warm_up(Gpt *gpt, Optimizer *optimizer, ShardedOptimizer *sharded, Error *e
         const GptBatch steps = batch_view(&train), chunk = batch_view(&val);
         if (ops->tune) ops->tune(true);
         gpt_set_step(gpt, step);
-        if (sharded) sharded_send(sharded, step);
+        if (sharded) {
+            sharded_touch(sharded, train.ids, train.n_tokens);
+            sharded_begin(sharded, step);
+            sharded_send(sharded, step);
+        }
         gpt_forward_backward(gpt, &steps);
         if (sharded) sharded_step(sharded, step);
         if (optimizer) optimizer_step(optimizer, step);

@@ -22,6 +22,7 @@ typedef double real;
 #define cpu_embed_forward cpu_embed_forward_f64
 #define cpu_embed_backward cpu_embed_backward_f64
 #define cpu_embed_scatter cpu_embed_scatter_f64
+#define cpu_gather_rows cpu_gather_rows_f64
 #define cpu_mix_norm_forward cpu_mix_norm_forward_f64
 #define cpu_mix_norm_backward cpu_mix_norm_backward_f64
 #define cpu_norm_forward cpu_norm_forward_f64
@@ -114,6 +115,8 @@ void cpu_embed_backward(void *de, void *dgate, void *dmu, const void *dx0, const
                         const void *mu, int t, int d, int c);
 void cpu_embed_scatter(void *grad, DType dtype, const void *de, const int32_t *ids,
                        const int32_t *order, int t, int d);
+void cpu_gather_rows(void *out, const void *table, DType dtype, const int32_t *rows, double scale,
+                     int n, int d);
 void cpu_mix_norm_forward(void *x, void *y, void *r, const void *x_in, const void *skip,
                           const void *skip_gate, const void *x0, const void *lambda, int t, int d,
                           double eps);

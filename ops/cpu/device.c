@@ -51,6 +51,7 @@ const Ops ops_cpu_real = {
     .embed_forward = cpu_embed_forward,
     .embed_backward = cpu_embed_backward,
     .embed_scatter = cpu_embed_scatter,
+    .gather_rows = cpu_gather_rows,
     .mix_norm_forward = cpu_mix_norm_forward,
     .mix_norm_backward = cpu_mix_norm_backward,
     .norm_forward = cpu_norm_forward,

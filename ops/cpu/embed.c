@@ -105,3 +105,13 @@ void cpu_embed_scatter(void *grad, DType dtype, const void *de, const int32_t *i
         }
     }
 }
+
+void cpu_gather_rows(void *out, const void *table, DType dtype, const int32_t *rows, double scale,
+                     int n, int d)
+{
+#pragma omp parallel for
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < d; j++)
+            store_rounded(out, dtype, (size_t)i * d + j,
+                          (real)scale * load_stored(table, dtype, (size_t)rows[i] * d + j));
+}

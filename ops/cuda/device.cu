@@ -207,6 +207,7 @@ Ops ops_cuda = {
     .embed_forward = cuda_embed_forward,
     .embed_backward = cuda_embed_backward,
     .embed_scatter = cuda_embed_scatter,
+    .gather_rows = cuda_gather_rows,
     .mix_norm_forward = cuda_mix_norm_forward,
     .mix_norm_backward = cuda_mix_norm_backward,
     .norm_forward = cuda_norm_forward,

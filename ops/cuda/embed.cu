@@ -1,5 +1,6 @@
 // Token embedding with smear and norm, and the gradient of embedding tables (specification 2.2,
 // 3.3). Bound by memory; one group of threads to a row (rows.cuh).
+#include "pointwise.cuh"
 #include "rows.cuh"
 
 namespace
@@ -297,6 +298,22 @@ void scatter(void *grad, const void *de, const int32_t *ids, const int32_t *orde
                                                                            sorted, length, d);
 }
 
+// A warp to each row, a number to each lane: bound by memory, reading and writing n rows.
+constexpr int kGatherWarps = 8;
+
+template <typename T>
+__global__ void __launch_bounds__(kGatherWarps *kWarp)
+    gather_rows_kernel(T *out, const T *table, const int32_t *rows, float scale, int n, int d)
+{
+    const int i = (int)blockIdx.x * kGatherWarps + (int)threadIdx.x / kWarp;
+    if (i >= n) return;
+    const T *from = table + (size_t)rows[i] * d;
+    T *to = out + (size_t)i * d;
+#pragma unroll 8
+    for (int j = (int)threadIdx.x % kWarp; j < d; j += kWarp)
+        store_rounded(to, (size_t)j, scale * load_stored(from, (size_t)j));
+}
+
 } // namespace
 
 void cuda_embed_forward(void *x0, void *r, const int32_t *ids, const void *embed, const void *gate,
@@ -342,5 +359,18 @@ void cuda_embed_scatter(void *grad, DType dtype, const void *de, const int32_t *
     else
         cuda_fail("the tables' gradients are bf16 or f32", "a fault of the caller",
                   "cuda_embed_scatter", __FILE__, __LINE__);
+    CHECK_LAUNCH();
+}
+
+void cuda_gather_rows(void *out, const void *table, DType dtype, const int32_t *rows, double scale,
+                      int n, int d)
+{
+    if (n == 0) return;
+    with_dtype(dtype, [&](auto *tag) {
+        using T = std::remove_pointer_t<decltype(tag)>;
+        gather_rows_kernel<T><<<ceil_div((size_t)n, kGatherWarps), kGatherWarps * kWarp, 0,
+                                cuda_stream()>>>((T *)out, (const T *)table, rows, (float)scale, n,
+                                                 d);
+    });
     CHECK_LAUNCH();
 }

@@ -38,6 +38,8 @@ void cuda_embed_backward(void *de, void *dgate, void *dmu, const void *dx0, cons
                          const void *mu, int t, int d, int c);
 void cuda_embed_scatter(void *grad, DType dtype, const void *de, const int32_t *ids,
                         const int32_t *order, int t, int d);
+void cuda_gather_rows(void *out, const void *table, DType dtype, const int32_t *rows, double scale,
+                      int n, int d);
 void cuda_mix_norm_forward(void *x, void *y, void *r, const void *x_in, const void *skip,
                            const void *skip_gate, const void *x0, const void *lambda, int t, int d,
                            double eps);

@@ -21,7 +21,7 @@ typedef struct {
     char internal[COMM_NCCL_ID_BYTES];
 } ncclUniqueId;
 enum { ncclSuccess = 0, ncclInProgress = 7 };
-enum { ncclFloat16 = 6, ncclFloat32 = 7, ncclFloat64 = 8, ncclBfloat16 = 9 };
+enum { ncclUint8 = 1, ncclFloat16 = 6, ncclFloat32 = 7, ncclFloat64 = 8, ncclBfloat16 = 9 };
 enum { ncclSum = 0, ncclAvg = 4 };
 
 static struct {
@@ -36,6 +36,8 @@ static struct {
     int (*AllReduce)(const void *, void *, size_t, int, int, ncclComm_t, cudaStream_t);
     int (*Reduce)(const void *, void *, size_t, int, int, int, ncclComm_t, cudaStream_t);
     int (*Broadcast)(const void *, void *, size_t, int, int, ncclComm_t, cudaStream_t);
+    int (*Send)(const void *, size_t, int, int, ncclComm_t, cudaStream_t);
+    int (*Recv)(void *, size_t, int, int, ncclComm_t, cudaStream_t);
     int (*GroupStart)(void);
     int (*GroupEnd)(void);
     const char *(*GetErrorString)(int);
@@ -159,6 +161,30 @@ static CommTicket nccl_all_reduce(Comm *comm, void *x, size_t n, DType dtype)
     return finish(c);
 }
 
+static CommTicket nccl_exchange(Comm *comm, void *out, const void *in, const size_t *sent,
+                                const size_t *received, size_t size)
+{
+    CommNccl *c = of(comm);
+    size_t to = 0, from = 0;
+    begin(c);
+    if (!c->stub) NCCL(nccl.GroupStart());
+    for (int r = 0; r < comm->world; r++) {
+        const char *mine = (const char *)in + to;
+        char *theirs = (char *)out + from;
+        const size_t going = sent[r] * size, coming = received[r] * size;
+        to += going, from += coming;
+        if (r == comm->rank) {
+            CUDA(cudaMemcpyAsync(theirs, mine, going, cudaMemcpyDeviceToDevice, c->stream));
+            continue;
+        }
+        if (c->stub) continue;
+        if (going) NCCL(nccl.Send(mine, going, ncclUint8, r, c->nccl, c->stream));
+        if (coming) NCCL(nccl.Recv(theirs, coming, ncclUint8, r, c->nccl, c->stream));
+    }
+    if (!c->stub) NCCL(nccl.GroupEnd());
+    return finish(c);
+}
+
 static void nccl_wait(Comm *comm, CommTicket ticket)
 {
     CommNccl *c = of(comm);
@@ -170,12 +196,12 @@ static void nccl_wait(Comm *comm, CommTicket ticket)
     if (timed) CUDA(cudaEventRecord(c->after[c->waits++], c->compute));
 }
 
-// Waits for the device, and for a peer that fails meanwhile.
-static void wait_on_host(CommNccl *c)
+// Waits for an event, and for a peer that fails meanwhile.
+static void wait_on_host(CommNccl *c, cudaEvent_t event)
 {
     cudaError_t status;
     int error = ncclSuccess;
-    while ((status = cudaStreamQuery(c->compute)) == cudaErrorNotReady) {
+    while ((status = cudaEventQuery(event)) == cudaErrorNotReady) {
         NCCL(nccl.CommGetAsyncError(c->nccl, &error));
         check_nccl(error, "a collective");
     }
@@ -200,17 +226,22 @@ static CommTicket nccl_sum_start(Comm *comm, const double *x, int n)
     CUDA(cudaMemcpyAsync(c->sums, c->staged, bytes, cudaMemcpyHostToDevice, c->compute));
     begin(c);
     NCCL(nccl.AllReduce(c->sums, c->sums, (size_t)n, ncclFloat64, ncclSum, c->nccl, c->stream));
+    CUDA(cudaMemcpyAsync(c->staged, c->sums, bytes, cudaMemcpyDeviceToHost, c->stream));
     return c->sum = finish(c);
 }
 
 static void nccl_sum_finish(Comm *comm, double *x, int n)
 {
     CommNccl *c = of(comm);
-    const size_t bytes = (size_t)n * sizeof *x;
-    nccl_wait(comm, c->sum);
-    CUDA(cudaMemcpyAsync(c->staged, c->sums, bytes, cudaMemcpyDeviceToHost, c->compute));
-    wait_on_host(c);
-    memcpy(x, c->staged, bytes);
+    wait_on_host(c, c->done[c->sum % RING]);
+    memcpy(x, c->staged, (size_t)n * sizeof *x);
+}
+
+static void nccl_finish(Comm *comm)
+{
+    CommNccl *c = of(comm);
+    CUDA(cudaEventRecord(c->ready, c->compute));
+    wait_on_host(c, c->ready);
     add_waits(c);
 }
 
@@ -306,6 +337,8 @@ bool comm_nccl_load(Error *err)
         {"ncclAllReduce", &nccl.AllReduce},
         {"ncclReduce", &nccl.Reduce},
         {"ncclBroadcast", &nccl.Broadcast},
+        {"ncclSend", &nccl.Send},
+        {"ncclRecv", &nccl.Recv},
         {"ncclGroupStart", &nccl.GroupStart},
         {"ncclGroupEnd", &nccl.GroupEnd},
         {"ncclGetErrorString", &nccl.GetErrorString},
@@ -358,7 +391,9 @@ Comm *comm_nccl_open(const char id[COMM_NCCL_ID_BYTES], int rank, int world, Err
                      .reduce_scatter = nccl_reduce_scatter,
                      .all_gather = nccl_all_gather,
                      .all_reduce = nccl_all_reduce,
+                     .exchange = nccl_exchange,
                      .wait = nccl_wait,
+                     .finish = nccl_finish,
                      .sum_start = nccl_sum_start,
                      .sum_finish = nccl_sum_finish,
                      .stamps = nccl_stamps,

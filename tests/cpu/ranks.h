@@ -103,6 +103,37 @@ static void check_collectives_of(Rank me, DType dtype, size_t n, int parts)
     me.ops->mem_free(out);
 }
 
+// Rank r sends (r + 2 j) % 5 items of three numbers to rank j.
+static size_t items_sent(int from, int to) { return (size_t)(from + 2 * to) % 5; }
+
+static void check_exchange(Rank me, size_t times)
+{
+    Comm *comm = me.comm;
+    enum { N = 3 };
+    size_t sent[8], received[8], going = 0, coming = 0, wrong = 0, at = 0;
+    for (int r = 0; r < comm->world; r++) {
+        going += sent[r] = times * items_sent(comm->rank, r);
+        coming += received[r] = times * items_sent(r, comm->rank);
+    }
+    const size_t size = N * sizeof(float);
+    float *host = calloc(going + coming + 1, size);
+    void *in = me.ops->mem_alloc(going * size), *out = me.ops->mem_alloc(coming * size);
+    for (int r = 0; r < comm->world; r++)
+        for (size_t i = 0; i < sent[r] * N; i++)
+            host[at++] = (float)(comm->rank * 1000000 + r * 100000) + (float)i;
+    me.ops->mem_put(in, host, going * size);
+    comm_wait(comm, comm_exchange(comm, out, in, sent, received, size));
+    me.ops->mem_get(host, out, coming * size);
+    at = 0;
+    for (int r = 0; r < comm->world; r++)
+        for (size_t i = 0; i < received[r] * N; i++)
+            wrong += host[at++] != (float)(r * 1000000 + comm->rank * 100000) + (float)i;
+    CHECK(wrong == 0, "exchange of %zu items: %zu wrong", coming, wrong);
+    free(host);
+    me.ops->mem_free(in);
+    me.ops->mem_free(out);
+}
+
 static void check_collectives(Rank me, void *context)
 {
     static const DType types[] = {DT_F64, DT_F32, DT_BF16};
@@ -113,6 +144,9 @@ static void check_collectives(Rank me, void *context)
             check_collectives_of(me, types[t], 1000, parts);
         }
     check_collectives_of(me, DT_F32, 300001, me.comm->world); // more than a slot of shared memory
+    check_exchange(me, 1);
+    check_exchange(me, 30000); // more than a slot
+    comm_finish(me.comm);
     double x[2] = {me.comm->rank, 1};
     comm_sum(me.comm, x, 2);
     CHECK(x[1] == me.comm->world && x[0] == me.comm->world * (me.comm->world - 1) / 2);
@@ -130,6 +164,8 @@ enum { BATCHES = 8, TOKENS = 32, MAX_NUMBERS = 400000 };
 typedef struct {
     const Ops *ops;
     bool real_storage, alone; // alone: the plain optimizer
+    bool rows;                // the embeddings' gradients by rows where those are fewer
+    int by_rows;              // steps in which they were
     double loss[STEPS];
     size_t n;
     double start[MAX_NUMBERS], end[MAX_NUMBERS]; // all parameters, whole
@@ -245,12 +281,18 @@ static void train_shared(Gpt *gpt, const Recipe *r, Comm *comm, Outcome *o)
     sharded_adopt(&sharded);
     for (int step = 0; step < STEPS; step++) {
         gpt_set_step(gpt, step);
+        for (int i = comm->rank; i < BATCHES && o->rows; i += comm->world) {
+            stream_batch(&m, r, step * BATCHES + i);
+            sharded_touch(&sharded, m.ids, m.batch.tokens);
+        }
+        if (o->rows) sharded_begin(&sharded, step);
         for (int i = comm->rank; i < BATCHES; i += comm->world) {
             if (i + comm->world >= BATCHES) sharded_send(&sharded, step);
             stream_batch(&m, r, step * BATCHES + i);
             gpt_forward_backward(gpt, &m.batch);
         }
         const CommTicket mean = comm_all_reduce(comm, gpt_loss_sum(gpt), 1, DT_F64);
+        o->by_rows += comm->rank == 0 && sharded.rows.sparse;
         sharded_step(&sharded, step);
         comm_wait(comm, mean);
         loss[step] = gpt_loss(gpt);
@@ -311,6 +353,7 @@ static Outcome *outcome_of(int world, bool real_storage, bool alone)
 {
     Outcome *o = shared_memory(sizeof *o);
     o->real_storage = real_storage, o->alone = alone;
+    o->rows = !alone && world > 1;
     CHECK(in_ranks(world, train, o));
     return o;
 }

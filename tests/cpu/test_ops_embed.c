@@ -196,6 +196,29 @@ TEST(scatter)
     }
 }
 
+static void gather_case(DType dtype, int k)
+{
+    const int32_t rows[] = {3, 0, 4, 3};
+    double stored;
+    void *table = calloc(5 * 64, dtype_size(dtype)), *out = calloc(4 * 64, dtype_size(dtype));
+    for (size_t i = 0; i < 5 * 64; i++) dtype_set(table, dtype, i, check_random());
+    devices[k]->gather_rows(out, table, dtype, rows, 1.0 / 3, 4, 64);
+    for (size_t i = 0; i < 4 * 64; i++) {
+        const double x = dtype_get(table, dtype, (size_t)rows[i / 64] * 64 + i % 64);
+        dtype_set(&stored, dtype, 0, k == CPU ? (double)((float)(1.0 / 3) * (float)x) : x / 3);
+        CHECK_NEAR(dtype_get(out, dtype, i), dtype_get(&stored, dtype, 0), 1e-15);
+    }
+    free(table);
+    free(out);
+}
+
+TEST(gather)
+{
+    gather_case(DT_F32, CPU);
+    gather_case(DT_BF16, CPU);
+    gather_case(DT_F64, CPU64);
+}
+
 int main(void)
 {
     RUN(forward_and_backward);
@@ -203,5 +226,6 @@ int main(void)
     RUN(smear_by_hand);
     RUN(nan_reaches_its_rows);
     RUN(scatter);
+    RUN(gather);
     return TEST_SUMMARY();
 }

@@ -67,8 +67,12 @@ TEST(ranks_train_as_one_program_does)
     for (int world = 1; world <= 8; world *= 2) {
         Outcome *o = outcome_of(world, true, false);
         const double losses = losses_apart(alone, o), change = change_apart(alone, o);
-        printf("     %d ranks: losses %.2g apart, parameters' change %.2g\n", world, losses,
-               change);
+        printf(
+            "     %d ranks: losses %.2g apart, parameters' change %.2g; embeddings by rows in %d "
+            "steps\n",
+            world, losses, change, o->by_rows);
+        CHECK(o->by_rows == (world > 1 ? STEPS / 2 : 0), "embeddings by rows in %d steps",
+              o->by_rows);
         CHECK(o->n == alone->n && losses <= 1e-9 && change <= 1e-6, "%d ranks", world);
         double state = 0;
         for (size_t i = 0; i < o->n; i++) state = fmax(state, fabs(o->state[i] - alone->state[i]));

@@ -61,6 +61,12 @@ check "two ranks go on" exits 0 --run to2 --ranks 2 --resume "$(checkpoint part1
     --epochs 0 --samples 0 --steps $steps
 check "to the same loss" near "$alone"
 
+# Adam's gradients wait for their turn at every second checkpoint; which rows they have is forgotten.
+odd="$data --samples 0 --epochs 0 --ranks 2 --steps 10"
+check "two ranks with a checkpoint between Adam's turns" exits 0 --run odd $odd $model --checkpoint-every 5 --keep 9
+check "from which they go on" exits 0 --run odd2 $odd --resume "$(checkpoint odd 5)"
+check "to the same bits" same_state "$(checkpoint odd 10)" "$(checkpoint odd2 10)"
+
 # Killed: one message, no process left, and the same end.
 killed=0 told=0 left=0 begun=0
 fresh="--run killed --ranks 2 $common"

@@ -218,6 +218,25 @@ TEST(embedding_scatter)
     }
 }
 
+TEST(rows_gathered)
+{
+    FOR_SHAPES(t, d)
+    for (int wide = 0; wide < 2; wide++, free_arrays()) {
+        int32_t *ids = calloc((size_t)t, sizeof *ids), *order = calloc((size_t)t, sizeof *order);
+        make_ids(ids, order, t);
+        int32_t *gpu_ids = put_ints(ids, (size_t)t);
+        const DType type = wide ? DT_F32 : DT_BF16;
+        Array *table = array("table", type, (size_t)VOCAB * (size_t)d, 1);
+        Array *out = array("out", type, (size_t)t * (size_t)d, 1);
+        RUN_TWICE(cuda->gather_rows(out->gpu, table->gpu, type, gpu_ids, 1.0 / 3, t, d));
+        exact->gather_rows(out->exact, table->exact, DT_F64, ids, 1.0 / 3, t, d);
+        CHECK_ARRAY(out, 2);
+        cuda->mem_free(gpu_ids);
+        free(ids);
+        free(order);
+    }
+}
+
 // ---- numbers on their own ----------------------------------------------------------------------
 
 static const size_t lengths[] = {1, 7, 8, 4099, 1 << 20};
@@ -408,6 +427,7 @@ int main(void)
     RUN(backout_norm_and_its_gradient);
     RUN(embedding_and_its_gradient);
     RUN(embedding_scatter);
+    RUN(rows_gathered);
     RUN(relu2_and_add);
     RUN(adam);
     RUN(load_param_and_accumulate);
