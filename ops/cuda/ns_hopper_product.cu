@@ -4,12 +4,11 @@
 // A block of the grid is a warpgroup of helpers, one thread of which copies tiles of the operands
 // to shared memory (TMA) and two of which copy results back, and warpgroups of consumers, which
 // multiply (wgmma) 64 rows of a tile each. A tile is 128 x 256 for two consumers: then a k-block of
-// 64 takes the tensor cores 1024 cycles, and moves 128 KB through shared memory and 48 KB from the
-// L2, which both can just do. Or 64 x 64 for one consumer, where big tiles would leave
-// multiprocessors idle.
+// 64 takes the tensor cores 1024 cycles, moves 128 KB through shared memory, all that it can, and
+// 48 KB from the L2, which takes some 1300 cycles when all multiprocessors ask: the bound of large
+// matrices. Or 64 x 64 for one consumer, where big tiles would leave multiprocessors idle.
 //
-// What bounds it: the L2, at some 38 bytes a cycle and multiprocessor; so tiles are wide. Results
-// leave block by block of 64 x 64 through slots of each consumer.
+// Results leave block by block of 64 x 64 through slots of each consumer.
 //
 // A launch runs a chain of products. Its tiles form one list (ns_schedule.cuh); a tile that needs
 // the results of earlier steps waits until a counter of its matrix says that their tiles are all
@@ -28,16 +27,15 @@ namespace
 {
 
 // What a launch makes: C = alpha P Q^T + beta Q of a chain, the last one's columns times factors or
-// not; the lower triangle of X X^T in fp32,
-// with sums of it or without; P X + beta diag(factors) X.
+// not; the lower triangle of X X^T in fp32, with sums of it or without; P X + beta diag(factors) X.
 enum Product { SYMMETRIC, SCALED, GRAM, GRAM_ROW_SUMS, GRAM_SQUARES, APPLY };
 __host__ __device__ constexpr bool is_chain(Product p) { return p == SYMMETRIC || p == SCALED; }
 
 template <bool kBig> struct Shape {
-    static constexpr int kConsumers = kBig ? 2 : 1,
-                         kBlocks = kBig ? 4 : 1; // a tile's rows, columns
-    static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4,
-                         kThreads = (1 + kConsumers) * kWarpgroup;
+    static constexpr int kConsumers = kBig ? 2 : 1; // blocks of rows in a tile
+    static constexpr int kBlocks = kBig ? 4 : 1;    // blocks of columns
+    static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4;
+    static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
     // A stage has the blocks of the rows, then those of the columns.
     static constexpr uint32_t kStage = (kConsumers + kBlocks) * kBlockBytes;
     static constexpr uint32_t kSlotsAt = kStages * kStage; // where the slots of the results begin
@@ -278,11 +276,11 @@ __device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, 
 
 // A tile's rows of one consumer, block by block into its slots: as they are, mirrored, and on the
 // diagonal one triangle of them to both places.
-template <typename T, Product kProduct, int kBlocks>
+template <typename T, Product kProduct, bool kBig>
 __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &step,
                                          const NsTile &t, int row, const float *d, char *slots,
                                          uint64_t *staged, uint64_t *drained,
-                                         Ring<kBlocks == 1 ? 4 : 2> &slot, int barrier)
+                                         Ring<Shape<kBig>::kSlots> &slot, int barrier)
 {
     const bool last = t.step + 1 == problem.count;
     const float *const factors =
@@ -298,7 +296,7 @@ __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &s
         slot.advance();
     };
 #pragma unroll
-    for (int g = 0; g < kBlocks; g++) {
+    for (int g = 0; g < Shape<kBig>::kBlocks; g++) {
         const int col = t.col + g;
         if (g >= t.blocks || !is_wanted<kProduct>(step, row, col)) continue;
         const float *const block = d + g * kAccumulators;
@@ -424,9 +422,9 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
         }
 
         if constexpr (is_chain(kProduct) || kProduct == APPLY)
-            put_tile<T, kProduct, S::kBlocks>(
-                problem, step, t, row, d, slots, bar.staged + S::kSlots * consumer,
-                bar.drained + S::kSlots * consumer, slot, kOwn + consumer);
+            put_tile<T, kProduct, kBig>(problem, step, t, row, d, slots,
+                                        bar.staged + S::kSlots * consumer,
+                                        bar.drained + S::kSlots * consumer, slot, kOwn + consumer);
         else
             leave_gram<kProduct, kBig>(problem, schedule.triangle.blocks(), schedule.triangle.tiles,
                                        t, consumer, d, slots);
