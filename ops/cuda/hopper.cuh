@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "cuda.cuh"
+#include "ptx.cuh"
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define ON_HOPPER 1
@@ -26,11 +27,6 @@ int multiprocessors();
 
 namespace hopper
 {
-
-__device__ __forceinline__ uint32_t shared_address(const void *p)
-{
-    return (uint32_t)__cvta_generic_to_shared(p);
-}
 
 #if ON_HOPPER
 
@@ -148,7 +144,7 @@ __device__ __forceinline__ void counter_add(int *counter)
     asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
 }
 
-// ---- 8x8 blocks of 16-bit numbers between fragments and shared memory
+// ---- 8x8 blocks of 16-bit numbers from fragments to shared memory (back: ldmatrix)
 // --------------------------------
 
 // Lane l gives the address of row l % 8 of block l / 8.
@@ -167,22 +163,6 @@ __device__ __forceinline__ void store_blocks_transposed(uint32_t address, const 
         : "memory");
 }
 
-__device__ __forceinline__ void load_blocks(uint32_t (&r)[4], uint32_t address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-
-__device__ __forceinline__ void load_blocks_transposed(uint32_t (&r)[4], uint32_t address)
-{
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                 : "r"(address)
-                 : "memory");
-}
-
 // ---- warpgroup matrix products
 // -------------------------------------------------------------------
 
@@ -193,22 +173,6 @@ __device__ __forceinline__ uint64_t tile_descriptor(const void *tile, int chunk_
 {
     return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)(chunk_bytes >> 4) << 16 |
            (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
-}
-
-__device__ __forceinline__ void wgmma_fence()
-{
-    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void wgmma_commit()
-{
-    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-}
-
-// Until at most kLeft committed groups are unfinished.
-template <int kLeft> __device__ __forceinline__ void wgmma_wait()
-{
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
 }
 
 // Keeps the compiler from moving accesses of accumulators across a fence or a wait.

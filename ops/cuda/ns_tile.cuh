@@ -60,9 +60,9 @@ __device__ __forceinline__ void add_block(float *d, uint32_t block, const float 
         const int r = warp_row + (lane / 8 & 1) * 8, c = 8 * j + lane / 16 * 8;
         uint32_t v[4];
         if (kTransposed)
-            load_blocks_transposed(v, block + in_block(c + lane % 8, r));
+            ldmatrix_transposed(v, block + in_block(c + lane % 8, r));
         else
-            load_blocks(v, block + in_block(r + lane % 8, c));
+            ldmatrix(v, block + in_block(r + lane % 8, c));
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const float2 x = unpack<T>(v[e]);

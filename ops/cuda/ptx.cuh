@@ -1,5 +1,5 @@
-// Raw PTX behind the attention kernels, one line each: asynchronous copies, ldmatrix and mma (any
-// GPU since sm_80), wgmma (Hopper). Shared-memory addresses are 32-bit.
+// Raw PTX, one line each: asynchronous copies, ldmatrix and mma (any GPU since sm_80), wgmma
+// (Hopper; hopper.cuh has the rest of it). Shared-memory addresses are 32-bit.
 #ifndef OPS_CUDA_PTX_CUH
 #define OPS_CUDA_PTX_CUH
 
