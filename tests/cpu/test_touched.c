@@ -64,7 +64,7 @@ static void check_plan(int world, int rows)
         CHECK(t->n == n && t->n_received == n_received);
         for (int i = 1; i < n_received; i++) { // sorted by (id, position), each position once
             const int a = t->order[i - 1], b = t->order[i];
-            CHECK(t->id[a] < t->id[b] || (t->id[a] == t->id[b] && a < b));
+            CHECK(t->id[a] < t->id[b] || (a < b && t->id[a] == t->id[b]));
         }
     }
 }
