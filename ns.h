@@ -120,7 +120,7 @@ int ns_orthogonalize_cuda(const NsMethod *method, void *x, DType dtype, int batc
                           void *workspace, void *stream);
 // From x to out, each of its own dtype; out may be x when both have one dtype. `squares_known`: the
 // caller has left sums of squares of x where ns_square_sums_cuda points, (batch, *parts) of them,
-// so that x is read once less. NULL for small matrices, which need none.
+// so that x is read once less where it has to be copied. NULL for small matrices, which need none.
 int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType out_dtype, const void *x,
                              DType dtype, bool squares_known, int batch, int m, int n,
                              void *workspace, void *stream);
