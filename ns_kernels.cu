@@ -2,11 +2,11 @@
 // ns.h. ops/cpu/ns.c states the same plainly; the products are ops/cuda/ns_products.h, the passes
 // ops/cuda/ns_passes.h.
 //
-// Storage is bf16, fp16 or fp32 after every product, sums are fp32. The first product, A = X X^T, keeps
-// its sums; normalising rounds them. Its trace is the Frobenius norm, which shows NaNs, and whether
-// squares fit into fp32; where a copy of the input has to be made, the norm comes first and gives an
-// exact power of two that keeps half precision in range. Matrices are padded to multiples of 8,
-// which changes nothing.
+// Storage is bf16, fp16 or fp32 after every product, sums are fp32. The first product, A = X X^T,
+// keeps its sums; normalising rounds them. Its trace is the Frobenius norm, which shows NaNs, and
+// whether squares fit into fp32; where a copy of the input has to be made, the norm comes first and
+// gives an exact power of two that keeps half precision in range. Matrices are padded to multiples
+// of 8, which changes nothing.
 #include "ops/cuda/ns_passes.h"
 #include "ops/cuda/ns_products.h"
 
