@@ -275,7 +275,7 @@ void ns_method_set_by_shape(NsMethod *method)
 {
     method->by_shape = true;
     method->gram = false;
-    method->restarts = method->iterations > 4 ? 1u << 2 : 0;
+    method->restarts = 0;
 }
 
 NsMethod ns_method_for(const NsMethod *method, int m, int n)
@@ -285,7 +285,7 @@ NsMethod ns_method_for(const NsMethod *method, int m, int n)
     if (!method->by_shape) return chosen;
     chosen.by_shape = false;
     chosen.gram = longer / 2 >= shorter;
-    if (!chosen.gram) chosen.restarts = 0;
+    if (chosen.gram && chosen.iterations > 4) chosen.restarts = 1u << 2;
     if (chosen.gram && chosen.storage == DT_BF16) chosen.storage = DT_F16;
     return chosen;
 }

@@ -70,7 +70,8 @@ bool ns_method_set_norm(NsMethod *method, const char *norm, Error *err);
 // longer. A table is jordan, you, polar_express, cans, turbo_ga, cubic, or a file that
 // ns_table_parse accepts. Restarts that the new count leaves behind are dropped.
 bool ns_method_set_coeffs(NsMethod *method, const char *table, int iterations, Error *err);
-// The variant: standard, or gram with a list of restarts such as "2", "2,4" or "" (NULL is "").
+// The variant, by shape no longer: standard, or gram with a list of restarts such as "2", "2,4" or
+// "" (NULL is "").
 bool ns_method_set_gram(NsMethod *method, bool gram, const char *restarts, Error *err);
 // The variant that is faster for the shape: see ns_method_for. With more than four iterations the
 // gram variant restarts after the second, as the named ones do.
@@ -78,11 +79,13 @@ void ns_method_set_by_shape(NsMethod *method);
 // The method that is used for matrices (m,n): `method`, or, when that goes by shape, its gram
 // variant in f16 instead of bf16 where the longer side is twice the shorter one or more, and else
 // the standard loop. Measured on one H100 (bench/RESULTS.md): gram takes two thirds of the time at
-// 1 : 4, and a seventh more at 1 : 1. All functions below call this themselves.
+// 1 : 4, and a seventh more at 1 : 1. All that orthogonalises calls this itself.
 NsMethod ns_method_for(const NsMethod *method, int m, int n);
 // What the normaliser's eps is in units of: abs for those of the input, as published; rel for its
 // Frobenius norm (its square with AOL and Schatten-4), so that the result does not change when the
-// input is multiplied by a number, not in a bit if that is a power of two.
+// input is multiplied by a number, not in a bit if that is a power of two (and, for bf16 matrices
+// on a GPU, if norms stay between 2^-30 and 2^50; between 1e-35 and 1e32 it changes by roundings
+// alone).
 bool ns_method_set_eps(NsMethod *method, const char *eps, Error *err);
 // The storage: bf16, f16, or real for the precision of the arithmetic itself.
 bool ns_method_set_storage(NsMethod *method, const char *storage, Error *err);
@@ -110,9 +113,9 @@ int ns_orthogonalize_f64(const NsMethod *method, double *x, int batch, int m, in
 
 // ---- on a GPU (ns_kernels.cu) -------------------------------------------------------------------
 // The same for matrices in device memory, on a cudaStream_t `stream`. Calls return at once, take no
-// memory, and may be captured into a CUDA graph; results are bit for bit the same every time. Sums
-// are fp32; a storage of DT_F32 or DT_F64 is fp32. Pointers are aligned to 16 bytes, the workspace
-// to 256.
+// memory, and may be captured into a CUDA graph (where cuBLASLt is used, after one call outside);
+// results are bit for bit the same every time. Sums are fp32; a storage of DT_F32 or DT_F64 is
+// fp32. Pointers are aligned to 16 bytes, the workspace to 256.
 size_t ns_workspace_size_cuda(const NsMethod *method, int batch, int m, int n);
 // x (batch,m,n) of dtype DT_F32, DT_BF16 or DT_F16, in place. Returns 0, or -1 for a dtype or shape
 // that is not possible.
@@ -120,7 +123,8 @@ int ns_orthogonalize_cuda(const NsMethod *method, void *x, DType dtype, int batc
                           void *workspace, void *stream);
 // From x to out, each of its own dtype; out may be x when both have one dtype. `squares_known`: the
 // caller has left sums of squares of x where ns_square_sums_cuda points, (batch, *parts) of them,
-// so that x is read once less where it has to be copied. NULL for small matrices, which need none.
+// so that x is read once less where it has to be copied; else they are not looked at. NULL for
+// small matrices, which need none.
 int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType out_dtype, const void *x,
                              DType dtype, bool squares_known, int batch, int m, int n,
                              void *workspace, void *stream);

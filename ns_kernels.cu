@@ -25,6 +25,7 @@ struct Work : NsBatch {
     NsProduct product;
 };
 
+constexpr int kMostMatrices = 65535; // of a grid's second dimension
 constexpr size_t kAlign = 1024;
 size_t aligned(size_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
@@ -121,7 +122,7 @@ void iterate_standard(Work &w, void *out)
         if (k > 0) gram_matrix(w);
         NsChain chain = empty_chain(w);
         chain.factors = w.unscaled ? w.s : nullptr;
-        if (coeff.c == 0)
+        if ((float)coeff.c == 0)
             ns_affine(w.product, w.b, w.a, w.M, (float)coeff.b, 0, chain.factors);
         else
             add(&chain, {A, A, B, kNsNone, 0, (float)coeff.c, (float)coeff.b, 0, false});
@@ -149,7 +150,7 @@ void iterate_gram(Work &w, void *out)
             gram_matrix(w);
             fresh = true;
         }
-        if (coeff.c == 0) {
+        if ((float)coeff.c == 0) {
             run(w, &chain);
             ns_affine(w.product, w.b, w.a, w.M, (float)coeff.b, 0, nullptr);
             if (fresh)
@@ -236,7 +237,9 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
                                         const void *x, DType type, bool squares_known, int batch,
                                         int m, int n, void *workspace, void *stream)
 {
-    if (!supported(type) || !supported(out_type) || batch < 1 || m < 1 || n < 1) return -1;
+    if (!supported(type) || !supported(out_type) || batch < 1 || batch > kMostMatrices || m < 1 ||
+        n < 1)
+        return -1;
     const NsMethod chosen = ns_method_for(method, m, n);
     Work w;
     lay_out(&w, static_cast<char *>(workspace), &chosen, batch, m, n);

@@ -17,6 +17,9 @@ EncodeTiled *encoder()
         cudaDriverEntryPointQueryResult result;
         CUDA_CHECK(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &symbol, 12000,
                                                     cudaEnableDefault, &result));
+        if (result != cudaDriverEntryPointSuccess)
+            cuda_fail("the driver has no tensor maps", "update it to one for CUDA 12 or later",
+                      "cuTensorMapEncodeTiled", __FILE__, __LINE__);
         return reinterpret_cast<EncodeTiled *>(symbol);
     }();
     return found;

@@ -1,6 +1,6 @@
 // Hopper's instructions for matrix kernels, one small function each: mbarriers, bulk tensor copies
 // (TMA), warpgroup matrix products (wgmma), and moving registers between warpgroups. Everything
-// here needs sm_90a; on other targets the bodies are empty, and host code never launches them.
+// in the namespace needs sm_90a; elsewhere there is none of it, and kernels have empty bodies.
 #ifndef OPS_CUDA_HOPPER_CUH
 #define OPS_CUDA_HOPPER_CUH
 
@@ -11,11 +11,7 @@
 #include "cuda.cuh"
 #include "ptx.cuh"
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define ON_HOPPER 1
-#else
-#define ON_HOPPER 0
-#endif
+#define ON_HOPPER HAS_WGMMA // ptx.cuh
 
 // ---- host (hopper.cu)
 // ------------------------------------------------------------------------------------------
@@ -254,16 +250,6 @@ __device__ __forceinline__ void wgmma(float (&d)[32], uint64_t a, uint64_t b)
         WGMMA("m64n64k16", "bf16", REGS_32, OUTS_32(d), 32, 33, 34);
     else
         WGMMA("m64n64k16", "f16", REGS_32, OUTS_32(d), 32, 33, 34);
-}
-
-// The same with 128 columns.
-template <typename T, int kTransB>
-__device__ __forceinline__ void wgmma(float (&d)[64], uint64_t a, uint64_t b)
-{
-    if constexpr (std::is_same<T, bf16>::value)
-        WGMMA("m64n128k16", "bf16", REGS_64, OUTS_64(d), 64, 65, 66);
-    else
-        WGMMA("m64n128k16", "f16", REGS_64, OUTS_64(d), 64, 65, 66);
 }
 
 // The same with 256 columns.

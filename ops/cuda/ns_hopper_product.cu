@@ -18,112 +18,14 @@
 // Addends cost no traffic: what is added to a consumer's rows of the tile is a k-block of the
 // second operand, transposed where that is symmetric. It comes first, and the consumers take the
 // addend from the stages.
-#include "ns_schedule.cuh"
-#include "ns_tile.cuh"
+#include "ns_results.cuh"
 
 #include <algorithm>
 
 namespace
 {
 
-// What a launch makes: C = alpha P Q^T + beta Q of a chain, the last one's columns times factors or
-// not; the lower triangle of X X^T in fp32, with sums of it or without; P X + beta diag(factors) X.
-enum Product { SYMMETRIC, SCALED, GRAM, GRAM_ROW_SUMS, GRAM_SQUARES, APPLY };
-__host__ __device__ constexpr bool is_chain(Product p) { return p == SYMMETRIC || p == SCALED; }
-
-template <bool kBig> struct Shape {
-    static constexpr int kConsumers = kBig ? 2 : 1; // blocks of rows in a tile
-    static constexpr int kBlocks = kBig ? 4 : 1;    // blocks of columns
-    static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4;
-    static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
-    // A stage has the blocks of the rows, then those of the columns.
-    static constexpr uint32_t kStage = (kConsumers + kBlocks) * kBlockBytes;
-    static constexpr uint32_t kSlotsAt = kStages * kStage; // where the slots of the results begin
-    // With what aligning the start to 1024 bytes may cost.
-    static constexpr uint32_t kBytes = kSlotsAt + kSlots * kConsumers * kBlockBytes + 1024;
-};
-
-// The operands' matrices are in `map`, and NsStep names them.
-struct Problem {
-    CUtensorMap map[kNsMatrices];
-    int batch, m, n, k_blocks, group; // matrices whose steps alternate
-    bool pairs;                       // of narrow tiles are items
-    int count, done;                  // steps; and those that `progress` counted before
-    int *progress;
-    float *gram, *row_sums; // (batch,m,m); (batch,blocks of a row,m)
-    double *squares;        // (batch,tiles of the triangle,consumers)
-    const float *factors;   // (batch,m): of the last C's columns, or of the apply's addend; or NULL
-    int *flags;             // (batch): set where a result is not finite; or NULL
-    NsStep step[kNsSteps];
-};
-
-template <Product kProduct, bool kBig> struct ScheduleOf {
-    using Type = NsTriangles<kBig>;
-};
-template <> struct ScheduleOf<APPLY, true> {
-    using Type = NsRectangle;
-};
-
 #if ON_HOPPER
-using namespace hopper;
-
-constexpr int kOwn = 1; // the named barriers of the consumers' own threads
-
-struct Barriers {
-    uint64_t *full, *empty, *staged, *drained; // (kStages); (consumers, kSlots)
-};
-
-// A place in a ring, and the parity of its turn.
-template <int kSize> struct Ring {
-    uint32_t at = 0, phase = 0;
-    __device__ __forceinline__ void advance()
-    {
-        if (++at == kSize) at = 0, phase ^= 1;
-    }
-};
-
-// The tiles of this block of the grid, one after the other.
-template <typename Schedule> struct Cursor {
-    int index, part;
-    NsItem item;
-    NsTile tile;
-
-    __device__ __forceinline__ bool start(const Problem &problem, const Schedule &schedule, int at)
-    {
-        index = at, part = 0;
-        if (index >= schedule.total) return false;
-        item = schedule.item(problem, index);
-        tile = schedule.tile(problem, item, 0);
-        return true;
-    }
-    __device__ __forceinline__ bool advance(const Problem &problem, const Schedule &schedule)
-    {
-        if (++part == item.tiles) return start(problem, schedule, index + gridDim.x);
-        tile = schedule.tile(problem, item, part);
-        return true;
-    }
-};
-
-// Whether the rows' blocks are among the columns' and need no copies of their own.
-template <Product kProduct>
-__device__ __forceinline__ bool shares_rows(const NsStep &step, const NsTile &t)
-{
-    return kProduct != APPLY && step.p == step.q && t.row >= t.col && t.row < t.col + t.blocks;
-}
-
-// The first k-block of a tile: the one with the first consumer's addend, where there is one.
-__device__ __forceinline__ int first_block(const NsStep &step, const NsTile &t)
-{
-    return step.beta != 0 ? t.row : 0;
-}
-
-// Whether block (row, col) of a tile belongs to the triangle.
-template <Product kProduct>
-__device__ __forceinline__ bool is_wanted(const NsStep &step, int row, int col)
-{
-    return kProduct == APPLY || (step.upper ? row <= col : row >= col);
-}
-
 // ---- helpers: one thread each
 // ----------------------------------------------------------------------
 
@@ -272,101 +174,6 @@ __device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, 
     wgmma_wait<0>();
     hold(d);
     if (leader) barrier_arrive(&bar.empty[previous]);
-}
-
-// A tile's rows of one consumer, block by block into its slots: as they are, mirrored, and on the
-// diagonal one triangle of them to both places.
-template <typename T, Product kProduct, bool kBig>
-__device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &step,
-                                         const NsTile &t, int row, const float *d, char *slots,
-                                         uint64_t *staged, uint64_t *drained,
-                                         Ring<Shape<kBig>::kSlots> &slot, int barrier)
-{
-    const bool last = t.step + 1 == problem.count;
-    const float *const factors =
-        kProduct == SCALED && last ? problem.factors + (size_t)t.matrix * problem.m : nullptr;
-    float met = 0; // NaN where a number is not finite
-    const auto take = [&] {
-        barrier_wait(&drained[slot.at], slot.phase ^ 1);
-        return slots + slot.at * kBlockBytes;
-    };
-    const auto give = [&] {
-        async_proxy_fence();
-        barrier_arrive(&staged[slot.at]);
-        slot.advance();
-    };
-#pragma unroll
-    for (int g = 0; g < Shape<kBig>::kBlocks; g++) {
-        const int col = t.col + g;
-        if (g >= t.blocks || !is_wanted<kProduct>(step, row, col)) continue;
-        const float *const block = d + g * kAccumulators;
-        if (kProduct == SCALED && factors && row != col) {
-            stage_scaled<T, false>(block, shared_address(take()), step.alpha,
-                                   factors + col * kBlock);
-            give();
-            stage_scaled<T, true>(block, shared_address(take()), step.alpha,
-                                  factors + row * kBlock);
-            give();
-            continue;
-        }
-        uint32_t packed[kAccumulators / 2];
-        pack_block<T>(packed, block, kProduct == APPLY ? 1 : step.alpha);
-        if (kProduct == APPLY) met = add_zero_times<T>(packed, met);
-        char *const to = take();
-        stage_block<false>(packed, shared_address(to));
-        if (kProduct == APPLY || row != col) {
-            give();
-            if (kProduct == APPLY) continue;
-            stage_block<true>(packed, shared_address(take()));
-            give();
-            continue;
-        }
-        named_barrier(barrier, kWarpgroup);
-        mirror_block<T>(to, step.upper);
-        named_barrier(barrier, kWarpgroup);
-        if (kProduct == SCALED && factors) finish_block<T>(to, to, 0, factors + col * kBlock);
-        give();
-        if (step.copy == kNsNone) continue;
-        finish_block<T>(take(), to, step.diagonal, nullptr);
-        give();
-    }
-    if (met != 0 && problem.flags) problem.flags[t.matrix] = 1; // NaN is not 0 either
-}
-
-// A tile's rows of X X^T in fp32, and what normalises it.
-template <Product kProduct, bool kBig>
-__device__ __forceinline__ void leave_gram(const Problem &problem, int blocks_of_row, int tiles,
-                                           const NsTile &t, int consumer, const float *d,
-                                           char *room)
-{
-    const int m = problem.m, row = t.row + consumer;
-    float *const sums = problem.row_sums + (size_t)t.matrix * blocks_of_row * m;
-    double squares = 0;
-#pragma unroll
-    for (int g = 0; g < Shape<kBig>::kBlocks; g++) {
-        const int col = t.col + g;
-        if (g >= t.blocks || row < col) continue;
-        const float *const block = d + g * kAccumulators;
-        write_block(block, problem.gram + (size_t)t.matrix * m * m, m, row * kBlock, col * kBlock);
-        if constexpr (kProduct == GRAM_ROW_SUMS)
-            sum_block(block, sums + (size_t)col * m + row * kBlock, m - row * kBlock,
-                      row == col ? nullptr : sums + (size_t)row * m + col * kBlock,
-                      m - col * kBlock, reinterpret_cast<float *>(room) + g * 4 * kBlock,
-                      kOwn + consumer);
-        if constexpr (kProduct == GRAM_SQUARES)
-            squares += (row == col ? 1 : 2) * squares_of_block(block);
-    }
-    if constexpr (kProduct == GRAM_SQUARES) {
-        double *const parts = reinterpret_cast<double *>(room);
-        squares = warp_sum(squares);
-        named_barrier(kOwn + consumer, kWarpgroup); // the tile before has been read
-        if (threadIdx.x % kWarp == 0) parts[threadIdx.x % kWarpgroup / kWarp] = squares;
-        named_barrier(kOwn + consumer, kWarpgroup);
-        if (threadIdx.x % kWarpgroup == 0)
-            problem
-                .squares[((size_t)t.matrix * tiles + t.id) * Shape<kBig>::kConsumers + consumer] =
-                (parts[0] + parts[1]) + (parts[2] + parts[3]);
-    }
 }
 
 template <typename T, Product kProduct, bool kBig, typename Schedule>
@@ -560,17 +367,6 @@ int k_blocks(bool small, int k)
 }
 
 } // namespace
-
-bool ns_hopper_can(DType type)
-{
-    static const bool hopper = [] {
-        int device, major;
-        CUDA_CHECK(cudaGetDevice(&device));
-        CUDA_CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-        return major == 9;
-    }();
-    return hopper && type != DT_F32;
-}
 
 void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 {

@@ -1,21 +1,12 @@
 // The passes of ns_passes.h. All of them are bound by memory, or tiny.
-#include "ns_passes.h"
-
+#include "ns_range.cuh"
 #include "pointwise.cuh"
 
 namespace
 {
 
-constexpr int kBlock = 256, kTile = 32, kLanes = 8;
+constexpr int kTile = 32, kLanes = 8;
 constexpr int kSide = 64; // rows and columns of a tile that a block normalises
-
-__device__ __forceinline__ float poison() { return __int_as_float(0x7fc00000); }
-
-// 1 / root, 0 where there is nothing to divide by, NaN for NaN.
-__device__ __forceinline__ double inverse_root(double square)
-{
-    return square == 0 ? 0 : 1 / sqrt(square);
-}
 
 // Grid (parts, batch). Double holds the square of every float; NaN and infinity show in the sum.
 template <typename T, typename Count>
@@ -40,24 +31,6 @@ __device__ double sum_partials(const double *partial, int parts, double *room)
     double sum = 0;
     for (int i = threadIdx.x; i < parts; i += kBlock) sum += partial[i];
     return block_sum<kBlock>(sum, room);
-}
-
-// 2^e that brings |G|_F to [8, 16); 1 for zeros.
-__device__ double power_for(double square)
-{
-    int exponent = 4;
-    if (square > 0) frexp(sqrt(square), &exponent);
-    return ldexp(1.0, 4 - exponent);
-}
-
-// From |G|_F^2, with this power of two as the factor.
-__device__ NsRange find_range(double square, double factor, double delta, double eps, bool relative)
-{
-    if (!isfinite(square)) return {nan(""), eps, nan("")};
-    const double unit = relative ? sqrt(square) : 1; // of eps
-    const double size = ((1 + delta) * sqrt(square) + eps * unit) * factor;
-    return {factor, square == 0 ? INFINITY : eps * (factor * unit) * (factor * unit), // 0 for zeros
-            size > 0 ? 1 / size : 0};
 }
 
 struct Range {
@@ -123,33 +96,45 @@ __device__ void gram_row(float *a, double *magnitudes, double *squares, const T 
     *squares = block_sum<kBlock>(square, room);
 }
 
-// Grid (blocks of kSide rows, batch). Squares of numbers far from 1 leave fp32's range; then each
-// block finds the factor by itself and computes its rows of A again.
+// Grid (batch). Squares of numbers far from 1 leave fp32's range: then |G|_F^2 is summed again.
 template <typename T>
-__global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, const NsGram gram,
-                                     int parts, const T *input, int m, int n, int M, Range rule)
+__global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, const float *gram,
+                                     const T *input, int m, int n, int M, Range rule)
 {
     __shared__ double room[kBlock / kWarp];
-    const int matrix = blockIdx.y;
-    const T *x = input + (size_t)matrix * m * n;
-    float *const a = gram.a + (size_t)matrix * M * M;
-    double trace = 0, factor = 1, squares = 0;
-    for (int i = threadIdx.x; i < M; i += kBlock) trace += a[(size_t)i * (M + 1)];
-    trace = block_sum<kBlock>(trace, room);
-    const bool again = rule.norm != NS_NORM_NONE && !(trace > 0x1p-60 && trace < 0x1p100);
-    if (again) {
+    const int matrix = blockIdx.x;
+    const float *a = gram + (size_t)matrix * M * M;
+    double square = 0, factor = 1;
+    for (int i = threadIdx.x; i < M; i += kBlock) square += a[(size_t)i * (M + 1)];
+    square = block_sum<kBlock>(square, room);
+    if (rule.norm != NS_NORM_NONE && !(square > 0x1p-60 && square < 0x1p100)) {
+        const T *x = input + (size_t)matrix * m * n;
         double sum = 0;
         for (size_t i = threadIdx.x; i < (size_t)m * n; i += kBlock) {
             const double v = load_stored(x, i);
             sum += v * v;
         }
-        trace = block_sum<kBlock>(sum, room);
-        if (isfinite(trace)) factor = power_for(trace);
+        square = block_sum<kBlock>(sum, room);
+        if (isfinite(square)) factor = power_for(square); // 1 for zeros
     }
-    if (blockIdx.x == 0 && threadIdx.x == 0)
-        leave_range(range, find_range(trace, factor, rule.delta, rule.eps, rule.relative), flags,
-                    failed, matrix, gridDim.y);
-    if (!again || trace == 0 || !isfinite(trace)) return; // zeros are right as they are
+    if (threadIdx.x == 0)
+        leave_range(range, find_range(square, factor, rule.delta, rule.eps, rule.relative), flags,
+                    failed, matrix, gridDim.x);
+}
+
+// Grid (blocks of kSide rows, batch): A and its sums once more, of factor G, where the factor is
+// not 1. There are at least as many parts of squares as blocks.
+template <typename T>
+__global__ void gram_again_kernel(const NsRange *range, const NsGram gram, int parts,
+                                  const T *input, int m, int n, int M)
+{
+    __shared__ double room[kBlock / kWarp];
+    const int matrix = blockIdx.y;
+    const double factor = range[matrix].factor;
+    if (factor == 1 || isnan(factor)) return;
+    const T *x = input + (size_t)matrix * m * n;
+    float *const a = gram.a + (size_t)matrix * M * M;
+    double squares = 0;
     for (int row = blockIdx.x * kSide; row < min(M, (int)(blockIdx.x + 1) * kSide); row++) {
         double magnitudes, square;
         gram_row(a, &magnitudes, &square, x, factor, row, m, n, M, room);
@@ -328,170 +313,6 @@ __global__ void poison_kernel(T *out, const int *flags, int *failed, size_t size
         store_rounded(out + blockIdx.y * size, i, poison());
 }
 
-// ---- small matrices
-// ------------------------------------------------------------------------------
-
-struct SmallMethod {
-    NsNorm norm;
-    double delta, eps;
-    bool relative;
-    int iterations;
-    float a[NS_MAX_ITERATIONS], b[NS_MAX_ITERATIONS], c[NS_MAX_ITERATIONS];
-    bool gram;
-    unsigned restarts;
-    DType type;
-};
-
-__device__ __forceinline__ float round_to(float x, DType t)
-{
-    return t == DT_BF16  ? __bfloat162float(__float2bfloat16_rn(x))
-           : t == DT_F16 ? __half2float(__float2half_rn(x))
-                         : x;
-}
-
-// One matrix and its workspace in shared memory; the functions below are called by a whole block.
-struct Small {
-    float x[kNsSmall], y[kNsSmall];
-    float a[kNsSmallRows * kNsSmallRows], b[kNsSmallRows * kNsSmallRows];
-    float q[kNsSmallRows * kNsSmallRows], t[kNsSmallRows * kNsSmallRows], s[kNsSmallRows];
-    double room[kBlock / kWarp];
-    NsRange range;
-};
-
-// c = R(alpha p q^T + beta p), p and q (m,k), one triangle computed and mirrored.
-__device__ void small_symmetric(float *c, const float *p, const float *q, int m, int k, float alpha,
-                                float beta, DType type, bool upper)
-{
-    for (int e = threadIdx.x; e < m * m; e += kBlock) {
-        const int i = e / m, j = e % m;
-        if (upper ? i > j : i < j) continue;
-        float sum = 0;
-        for (int l = 0; l < k; l++) sum += p[i * k + l] * q[j * k + l];
-        c[i * m + j] = c[j * m + i] =
-            round_to(alpha * sum + (beta != 0 ? beta * p[i * k + j] : 0), type);
-    }
-    __syncthreads();
-}
-
-// x = R(p x + beta x) by way of y.
-__device__ void small_apply(Small &w, const float *p, int m, int n, float beta, DType type)
-{
-    for (int e = threadIdx.x; e < m * n; e += kBlock) {
-        const int i = e / n, j = e % n;
-        float sum = beta != 0 ? beta * w.x[e] : 0;
-        for (int l = 0; l < m; l++) sum += p[i * m + l] * w.x[l * n + j];
-        w.y[e] = round_to(sum, type);
-    }
-    __syncthreads();
-    for (int e = threadIdx.x; e < m * n; e += kBlock) w.x[e] = w.y[e];
-    __syncthreads();
-}
-
-__device__ double small_squares(Small &w, const float *x, int size)
-{
-    double sum = 0;
-    for (int e = threadIdx.x; e < size; e += kBlock) sum += (double)x[e] * x[e];
-    return block_sum<kBlock>(sum, w.room);
-}
-
-__device__ void small_normalize(Small &w, const SmallMethod &method, int m, int n)
-{
-    small_symmetric(w.a, w.x, w.x, m, n, 1, 0, method.type, false);
-    if (method.norm != NS_NORM_AOL && method.norm != NS_NORM_SCHATTEN4) return;
-    const double square = method.norm == NS_NORM_SCHATTEN4 ? small_squares(w, w.a, m * m) : 0;
-    if (threadIdx.x < m) {
-        float sum = 0;
-        for (int j = 0; j < m; j++) sum += fabsf(w.a[threadIdx.x * m + j]);
-        const double size = method.norm == NS_NORM_SCHATTEN4 ? sqrt(square) : sum;
-        w.s[threadIdx.x] = (float)inverse_root((1 + method.delta) * size + w.range.eps);
-    }
-    __syncthreads();
-    for (int e = threadIdx.x; e < m * n; e += kBlock)
-        w.x[e] = round_to(w.x[e] * w.s[e / n], method.type);
-    for (int e = threadIdx.x; e < m * m; e += kBlock) {
-        const float row = w.s[e / m], col = w.s[e % m];
-        w.a[e] = round_to(w.a[e] * fmaxf(row, col) * fminf(row, col), method.type);
-    }
-    __syncthreads();
-}
-
-// b = R(c a a + b a) of iteration k.
-__device__ void small_polynomial(Small &w, const SmallMethod &method, int k, int m)
-{
-    if (method.c[k] != 0) {
-        small_symmetric(w.b, w.a, w.a, m, m, method.c[k], method.b[k], method.type, false);
-        return;
-    }
-    for (int e = threadIdx.x; e < m * m; e += kBlock)
-        w.b[e] = round_to(method.b[k] * w.a[e], method.type);
-    __syncthreads();
-}
-
-__device__ void small_gram(Small &w, const SmallMethod &method, int m, int n)
-{
-    float *q = w.q, *t = w.t;
-    bool fresh = true; // q = I
-    for (int k = 0; k < method.iterations; k++) {
-        if (method.restarts >> k & 1) {
-            small_apply(w, q, m, n, 0, method.type);
-            small_symmetric(w.a, w.x, w.x, m, n, 1, 0, method.type, false);
-            fresh = true;
-        }
-        small_polynomial(w, method, k, m);
-        if (fresh) {
-            for (int e = threadIdx.x; e < m * m; e += kBlock)
-                q[e] = round_to(w.b[e] + (e % (m + 1) ? 0 : method.a[k]), method.type);
-            __syncthreads();
-        } else {
-            small_symmetric(t, q, w.b, m, m, 1, method.a[k], method.type, true);
-            float *const swap = q;
-            q = t, t = swap;
-        }
-        fresh = false;
-        if (k == method.iterations - 1 || method.restarts >> (k + 1) & 1) continue;
-        small_symmetric(t, w.a, w.b, m, m, 1, method.a[k], method.type, false);
-        small_symmetric(w.a, t, w.b, m, m, 1, method.a[k], method.type, true);
-    }
-    small_apply(w, q, m, n, 0, method.type);
-}
-
-// One block of kBlock threads to a matrix.
-template <typename D, typename S>
-__global__ void small_kernel(D *out, const S *source, int *failed, SmallMethod method, int m, int n,
-                             bool tall)
-{
-    extern __shared__ double memory[];
-    Small &w = *reinterpret_cast<Small *>(memory);
-    const int size = m * n;
-    const size_t base = (size_t)blockIdx.x * size;
-    for (int e = threadIdx.x; e < size; e += kBlock)
-        w.x[e] = load_stored(source, base + (tall ? e % n * m + e / n : e));
-    __syncthreads();
-    const double square = small_squares(w, w.x, size);
-    if (threadIdx.x == 0)
-        w.range = find_range(square, method.norm == NS_NORM_NONE ? 1 : power_for(square),
-                             method.delta, method.eps, method.relative);
-    __syncthreads();
-    const double factor =
-        w.range.factor * (method.norm == NS_NORM_FROBENIUS ? w.range.frobenius : 1);
-    for (int e = threadIdx.x; e < size; e += kBlock)
-        w.x[e] = round_to((float)(w.x[e] * factor), method.type);
-    __syncthreads();
-    small_normalize(w, method, m, n);
-    if (method.gram)
-        small_gram(w, method, m, n);
-    else
-        for (int k = 0; k < method.iterations; k++) {
-            if (k > 0) small_symmetric(w.a, w.x, w.x, m, n, 1, 0, method.type, false);
-            small_polynomial(w, method, k, m);
-            small_apply(w, w.b, m, n, method.a[k], method.type);
-        }
-    const bool bad = !isfinite(small_squares(w, w.x, size));
-    for (int e = threadIdx.x; e < size; e += kBlock)
-        store_rounded(out, base + (tall ? e % n * m + e / n : e), bad ? poison() : w.x[e]);
-    if (bad && threadIdx.x == 0) atomicAdd(failed, 1);
-}
-
 // Blocks for `size` numbers of each matrix, eight to a thread.
 dim3 parts_of(const NsBatch &w, size_t size) { return dim3(ceil_div(size, 8 * kBlock), w.batch); }
 
@@ -517,13 +338,16 @@ void ns_range(const NsBatch &w, int parts)
     CHECK_LAUNCH();
 }
 
-void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int parts)
+void ns_range_of_gram(const NsBatch &w, const void *input, DType type, int parts)
 {
-    const dim3 grid(ceil_div((size_t)w.M, kSide), w.batch);
     with_dtype(type, [&](auto *t) {
-        range_of_gram_kernel<<<grid, kBlock, 0, w.stream>>>(
-            w.range, w.flags, w.failed, w.gram, parts,
-            static_cast<decltype(t)>(const_cast<void *>(x)), w.m, w.n, w.M, range_of(w));
+        const auto *x = static_cast<decltype(t)>(const_cast<void *>(input));
+        range_of_gram_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.range, w.flags, w.failed, w.gram.a,
+                                                               x, w.m, w.n, w.M, range_of(w));
+        CHECK_LAUNCH();
+        if (w.method->norm == NS_NORM_NONE) return;
+        gram_again_kernel<<<dim3(ceil_div((size_t)w.M, kSide), w.batch), kBlock, 0, w.stream>>>(
+            w.range, w.gram, parts, x, w.m, w.n, w.M);
     });
     CHECK_LAUNCH();
 }
@@ -576,31 +400,6 @@ void ns_poison(const NsBatch &w, void *out)
     with_dtype(w.type, [&](auto *t) {
         poison_kernel<<<dim3(4, w.batch), kBlock, 0, w.stream>>>(
             static_cast<decltype(t)>(out), w.flags, w.failed, (size_t)w.m * w.n);
-    });
-    CHECK_LAUNCH();
-}
-
-void ns_small(const NsBatch &w, void *out, DType out_type, const void *source, DType type)
-{
-    SmallMethod method = {};
-    method.norm = w.method->norm;
-    method.delta = w.method->delta, method.eps = w.method->eps;
-    method.relative = w.method->relative;
-    method.iterations = w.method->iterations;
-    method.gram = w.method->gram, method.restarts = w.method->restarts;
-    method.type = w.type;
-    for (int k = 0; k < method.iterations; k++) {
-        method.a[k] = (float)w.method->coeff[k].a;
-        method.b[k] = (float)w.method->coeff[k].b;
-        method.c[k] = (float)w.method->coeff[k].c;
-    }
-    CUDA_CHECK(cudaMemsetAsync(w.failed, 0, sizeof(int), w.stream));
-    with_dtype(out_type, [&](auto *d) {
-        with_dtype(type, [&](auto *s) {
-            small_kernel<<<w.batch, kBlock, sizeof(Small), w.stream>>>(
-                static_cast<decltype(d)>(out), static_cast<decltype(s)>(const_cast<void *>(source)),
-                w.failed, method, w.m, w.n, w.tall);
-        });
     });
     CHECK_LAUNCH();
 }

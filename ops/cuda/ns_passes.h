@@ -24,10 +24,10 @@ struct NsBatch {
     NsRange *range;  // (batch)
     float *s;        // (batch,M) and kNsTail more: factors of the rows
     NsGram gram;     // A in fp32, and sums of it
-    int *flags;      // (2,batch): 1 where a NaN or an infinity was met; progress of products
+    int *flags;      // (2,batch): 1 where a NaN or an infinity was met; progress of chains
     int *failed;     // matrices that came back NaN in this call
 };
-constexpr int kNsTail = 64; // products read factors by whole blocks
+constexpr int kNsTail = 128; // products read factors by whole tiles of 128 rows
 
 // Into how many partial sums the squares of one matrix of `size` numbers are divided.
 inline int ns_parts(size_t size)
@@ -43,7 +43,8 @@ void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size);
 void ns_range(const NsBatch &w, int parts);
 // The same from A = G G^T as ns_gram left it of the caller's matrices, whose trace is |G|_F^2. The
 // factor is 1, and G was used as it is, unless its squares leave the range of fp32: then A and its
-// `parts` sums are computed again, slowly.
+// `parts` sums are computed again, without tensor cores: milliseconds for a bank of 22 x 768 x
+// 3072, seconds for one 4096 x 16384. Clears flags and failed, too.
 void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int parts);
 // X = R(factor diag(s) source), transposed if tall; s may be NULL for ones.
 void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s);

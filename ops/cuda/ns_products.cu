@@ -1,4 +1,5 @@
-// Newton-Schulz products through cuBLASLt: full products, then the mirror.
+// Newton-Schulz products: Hopper's where they can be, else through cuBLASLt, full products and then
+// the mirror; and the pass that is no product.
 #include "ns_products.h"
 
 #include "lt.cuh"
@@ -126,7 +127,10 @@ dim3 square_grid(const NsProduct &w, int m)
 }
 
 bool use_hopper = true;
-bool hopper(DType type) { return use_hopper && !cuda_portable() && ns_hopper_can(type); }
+bool hopper(DType type)
+{
+    return use_hopper && !cuda_portable() && (type == DT_BF16 || type == DT_F16);
+}
 
 // One step of a chain.
 template <typename T> void run_step(const NsProduct &w, const NsChain &chain, int i, int m, int k)

@@ -1,6 +1,6 @@
 // The matrix products of Newton-Schulz, batched over equal-shaped matrices that lie contiguously,
 // rows contiguous and padded to multiples of 8 numbers. Two implementations with one meaning:
-// Hopper's (ns_hopper_symmetric.cu, ns_hopper_apply.cu) and cuBLASLt's (ns_products.cu) for
+// Hopper's (ns_hopper_product.cu) and cuBLASLt's (ns_products.cu) for
 // everything else.
 #ifndef OPS_CUDA_NS_PRODUCTS_H
 #define OPS_CUDA_NS_PRODUCTS_H
@@ -12,7 +12,8 @@ constexpr size_t kNsLtBytes = 4 << 20; // scratch of the cuBLASLt products
 struct NsProduct {
     DType type; // of all matrices: DT_BF16, DT_F16 or DT_F32; sums are fp32 and round once
     int batch;
-    void *scratch;  // kNsLtBytes
+    void *scratch; // kNsLtBytes
+    // Of chains of several steps, all with one m; may be NULL where there are none.
     int *progress;  // (batch): zeros at first; counts finished tiles from then on
     int *steps_run; // on the host: how many steps `progress` counts, zero at first
     cudaStream_t stream;
@@ -28,10 +29,11 @@ struct NsStep {
     bool upper;
 };
 constexpr int kNsNone = -1, kNsMatrices = 6, kNsSteps = 4 * NS_MAX_ITERATIONS;
-constexpr int kNsX = kNsMatrices - 1; // this one is (m,k), and P and Q of a step of its own
+constexpr int kNsX = kNsMatrices - 1; // this one is (m,k): P and Q of a chain of one step
 
-// Steps on (batch,m,m) matrices; `factors` (batch,m) multiply the columns of the last C, or of its
-// copy where it has one, unless NULL.
+// Steps on (batch,m,m) matrices, `after` never less than that of the step before; `factors`
+// (batch,m, and 128 more that may be read) multiply the columns of the last C, or of its copy where
+// it has one, unless NULL.
 struct NsChain {
     void *matrix[kNsMatrices];
     const float *factors;
@@ -51,7 +53,8 @@ struct NsGram {
     double *squares;
 };
 
-// X (batch,rows,n) of `type`, which may be another than w's, rows <= m; what lacks reads as zeros.
+// X (batch,rows,n) of `type`; where ns_takes that, it may be another than w's, and rows < m: what
+// lacks reads as zeros.
 void ns_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows, int m,
              int n);
 int ns_sum_parts(const NsProduct &w, NsNorm norm, int m);
@@ -74,7 +77,6 @@ double ns_symmetric_area(DType type, int batch, int m);
 extern "C" void ns_use_hopper(bool yes);
 
 // ns_hopper_product.cu
-bool ns_hopper_can(DType type);
 void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m, int k);
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
                     int m, int n);

@@ -78,8 +78,9 @@ template <> struct NsTriangle<false> {
     NS_BOTH int blocks() const { return rows; }
 };
 
-// Groups of matrices; of a group the levels of the chain, steps that start after the same ones; of
-// a level the matrices, and of each its steps' triangles. `Chain` has batch, m, pairs, group, count
+// Groups of matrices; of a group the levels of the chain, one step or two that start after the same
+// ones, which are all in earlier levels; of a level the matrices, and of each its steps' triangles.
+// `Chain` has batch, m, pairs, group, count
 // and step.
 template <bool kBig> struct NsTriangles {
     NsTriangle<kBig> triangle;

@@ -192,10 +192,11 @@ TEST(zeros_and_poison)
                       *z = malloc(size * sizeof(float));
                 memset(x, 0, size * sizeof(float));
                 x[size + 5] = NAN, x[3 * size - 2] = -INFINITY;
-                for (int hopper = 0; hopper < 2; hopper++) {
-                    ns_use_hopper(hopper);
-                    CHECK(run_gpu(y, &m, x, DT_F32, 4, rows, cols) == 2, "%s", m.name);
-                    CHECK(run_gpu(z, &m, x + 3 * size, DT_F32, 1, rows, cols) == 0);
+                for (int hopper = 0; hopper < 3; hopper++) { // 2: 16-bit inputs where they lie
+                    const DType dtype = hopper == 2 ? DT_BF16 : DT_F32;
+                    ns_use_hopper(hopper > 0);
+                    CHECK(run_gpu(y, &m, x, dtype, 4, rows, cols) == 2, "%s", m.name);
+                    CHECK(run_gpu(z, &m, x + 3 * size, dtype, 1, rows, cols) == 0);
                     // cuBLASLt chooses its kernels by the batch.
                     const double tolerance = hopper && m.storage != DT_F64 ? 0 : 0.5;
                     size_t wrong = 0;
@@ -283,6 +284,40 @@ TEST(inputs_where_they_lie)
         }
 }
 
+// Squares far outside fp32's range, in more blocks than the GPU has at once: A is computed again,
+// all of it at one scale, and the same each time.
+TEST(far_from_one)
+{
+    enum { BATCH = 64, ROWS = 832, COLS = 840 };
+    static const char *const names[] = {"turbo4", "s4-polar4"};
+    const size_t n = (size_t)BATCH * ROWS * COLS;
+    float *g = malloc(n * sizeof(float)), *x = malloc(n * sizeof(float)),
+          *y = malloc(n * sizeof(float)), *z = malloc(n * sizeof(float));
+    uint64_t state = 23;
+    for (size_t i = 0; i < n; i++)
+        g[i] = round_bf16((float)(random_bits(&state) >> 40) * 0x1p-23f - 1);
+    for (int k = 0; k < 2; k++) {
+        NsMethod m = method_with(names[k], NULL);
+        Error err;
+        CHECK(ns_method_set_eps(&m, "rel", &err), "%s", err.text);
+        CHECK(run_gpu(y, &m, g, DT_BF16, BATCH, ROWS, COLS) == 0);
+        for (int e = -80; e <= 70; e += 150) {
+            for (size_t i = 0; i < n; i++) x[i] = ldexpf(g[i], e);
+            CHECK(run_gpu(z, &m, x, DT_BF16, BATCH, ROWS, COLS) == 0);
+            for (int b = 0; b < BATCH; b++) {
+                const size_t at = (size_t)b * ROWS * COLS;
+                const double apart = distance(z + at, y + at, (size_t)ROWS * COLS);
+                CHECK(apart < 0.01, "%s at 2^%d, matrix %d: %g", names[k], e, b, apart);
+            }
+            float *again = malloc(n * sizeof(float));
+            CHECK(run_gpu(again, &m, x, DT_BF16, BATCH, ROWS, COLS) == 0);
+            CHECK(!count_differing(z, again, n), "%s at 2^%d: not deterministic", names[k], e);
+            free(again);
+        }
+    }
+    free(g), free(x), free(y), free(z);
+}
+
 // Whole banks and large matrices, by our kernels and by cuBLASLt's: as far apart as the storage's
 // roundings make them.
 TEST(full_sizes)
@@ -324,6 +359,7 @@ int main(void)
     RUN(zeros_and_poison);
     RUN(scales);
     RUN(inputs_where_they_lie);
+    RUN(far_from_one);
     RUN(full_sizes);
     return TEST_SUMMARY();
 }

@@ -1,0 +1,113 @@
+// What a launch of ns_hopper_product.cu is given, how it divides its shared memory, and what all of
+// its warps know of the tiles. For that file alone.
+#ifndef OPS_CUDA_NS_PROBLEM_CUH
+#define OPS_CUDA_NS_PROBLEM_CUH
+
+#include "ns_schedule.cuh"
+#include "ns_tile.cuh"
+
+namespace
+{
+
+// What a launch makes: C = alpha P Q^T + beta Q of a chain, the last one's columns times factors or
+// not; the lower triangle of X X^T in fp32, with sums of it or without; P X + beta diag(factors) X.
+enum Product { SYMMETRIC, SCALED, GRAM, GRAM_ROW_SUMS, GRAM_SQUARES, APPLY };
+__host__ __device__ constexpr bool is_chain(Product p) { return p == SYMMETRIC || p == SCALED; }
+
+template <bool kBig> struct Shape {
+    static constexpr int kConsumers = kBig ? 2 : 1; // blocks of rows in a tile
+    static constexpr int kBlocks = kBig ? 4 : 1;    // blocks of columns
+    static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4;
+    static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
+    // A stage has the blocks of the rows, then those of the columns.
+    static constexpr uint32_t kStage = (kConsumers + kBlocks) * kBlockBytes;
+    static constexpr uint32_t kSlotsAt = kStages * kStage; // where the slots of the results begin
+    // With what aligning the start to 1024 bytes may cost.
+    static constexpr uint32_t kBytes = kSlotsAt + kSlots * kConsumers * kBlockBytes + 1024;
+};
+
+// The operands' matrices are in `map`, and NsStep names them.
+struct Problem {
+    CUtensorMap map[kNsMatrices];
+    int batch, m, n, k_blocks, group; // matrices whose steps alternate
+    bool pairs;                       // of narrow tiles are items
+    int count, done;                  // steps; and those that `progress` counted before
+    int *progress;
+    float *gram, *row_sums; // (batch,m,m); (batch,blocks of a row,m)
+    double *squares;        // (batch,tiles of the triangle,consumers)
+    const float *factors;   // (batch,m): of the last C's columns, or of the apply's addend; or NULL
+    int *flags;             // (batch): set where a result is not finite; or NULL
+    NsStep step[kNsSteps];
+};
+
+template <Product kProduct, bool kBig> struct ScheduleOf {
+    using Type = NsTriangles<kBig>;
+};
+template <> struct ScheduleOf<APPLY, true> {
+    using Type = NsRectangle;
+};
+
+#if ON_HOPPER
+using namespace hopper;
+
+constexpr int kOwn = 1; // the named barriers of the consumers' own threads
+
+struct Barriers {
+    uint64_t *full, *empty, *staged, *drained; // (kStages); (consumers, kSlots)
+};
+
+// A place in a ring, and the parity of its turn.
+template <int kSize> struct Ring {
+    uint32_t at = 0, phase = 0;
+    __device__ __forceinline__ void advance()
+    {
+        if (++at == kSize) at = 0, phase ^= 1;
+    }
+};
+
+// The tiles of this block of the grid, one after the other.
+template <typename Schedule> struct Cursor {
+    int index, part;
+    NsItem item;
+    NsTile tile;
+
+    __device__ __forceinline__ bool start(const Problem &problem, const Schedule &schedule, int at)
+    {
+        index = at, part = 0;
+        if (index >= schedule.total) return false;
+        item = schedule.item(problem, index);
+        tile = schedule.tile(problem, item, 0);
+        return true;
+    }
+    __device__ __forceinline__ bool advance(const Problem &problem, const Schedule &schedule)
+    {
+        if (++part == item.tiles) return start(problem, schedule, index + gridDim.x);
+        tile = schedule.tile(problem, item, part);
+        return true;
+    }
+};
+
+// Whether the rows' blocks are among the columns' and need no copies of their own.
+template <Product kProduct>
+__device__ __forceinline__ bool shares_rows(const NsStep &step, const NsTile &t)
+{
+    return kProduct != APPLY && step.p == step.q && t.row >= t.col && t.row < t.col + t.blocks;
+}
+
+// The first k-block of a tile: the one with the first consumer's addend, where there is one.
+__device__ __forceinline__ int first_block(const NsStep &step, const NsTile &t)
+{
+    return step.beta != 0 ? t.row : 0;
+}
+
+// Whether block (row, col) of a tile belongs to the triangle.
+template <Product kProduct>
+__device__ __forceinline__ bool is_wanted(const NsStep &step, int row, int col)
+{
+    return kProduct == APPLY || (step.upper ? row <= col : row >= col);
+}
+#endif
+
+} // namespace
+
+#endif
