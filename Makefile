@@ -72,7 +72,8 @@ LIB   := $(patsubst %.c,$(BUILD)/%.o,$(filter-out $(MAINS),$(SRC))) \
          $(patsubst %.c,$(BUILD)/%.f64.o,$(wildcard ops/cpu/*.c))
 DATA  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out data/make_corpus.c data/tokenize.c,$(wildcard data/*.c)))
 ABLATE := $(patsubst %.c,$(BUILD)/%.o,$(filter-out ablate/search.c ablate/ablations.c ablate/verdict.c,$(wildcard ablate/*.c)))
-TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c))
+CUDA_TESTS := $(if $(CUDA_OBJ),$(patsubst %.cu,$(BUILD)/%,$(wildcard tests/cpu/test_*.cu))) # of its host code
+TESTS := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/cpu/test_*.c)) $(CUDA_TESTS)
 GPU_TESTS := $(if $(CUDA_OBJ),$(patsubst %.c,$(BUILD)/%,$(wildcard tests/gpu/test_*.c)))
 FUZZ  := $(patsubst %.c,$(BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 CORPUS := data/corpus/corpus_val_000000.bin
@@ -142,6 +143,9 @@ $(BUILD)/ops/cpu/matmul.o $(BUILD)/ops/cpu/matmul.f64.o: EXTRA += $(if $(BLASLIB
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(LIB) $(DATA) $(ABLATE)
 	$(CC) -o $@ $^ $(LDLIBS)
+
+$(CUDA_TESTS): $(BUILD)/%: $(BUILD)/%.cu.o
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
 $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/driver.o $(LIB) $(DATA)
 	$(CC) -o $@ $^ $(LDLIBS)
