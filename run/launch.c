@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "options.h"
+
 enum { DEFAULT_PORT = 29500, GRACE_MS = 2000 };
 
 // ---- the environment ---------------------------------------------------------------------------
@@ -168,7 +170,8 @@ static void tell(Board *board, int rank, int local, int status)
 }
 
 // Waits for all ranks; once one has ended badly, for a moment, and then kills the rest. Returns the
-// status of the run: of a bad end, else of this node's first rank.
+// status of the run: of the first bad end, which may be that of a rank whose peer refused the
+// command line and is gone, so a refusal comes before it; else of this node's first rank.
 static int watch(Board *board, int first_rank)
 {
     int left = n_children, bad = 0, good = 0;
@@ -192,6 +195,7 @@ static int watch(Board *board, int first_rank)
                 bad = WIFEXITED(status) ? WEXITSTATUS(status) : 1;
                 deadline = now_ms() + GRACE_MS;
             }
+            if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_USAGE) bad = EXIT_USAGE;
             continue;
         }
         if (bad && now_ms() > deadline) forward(SIGKILL);
