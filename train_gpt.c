@@ -64,6 +64,11 @@ static bool choose_device(Run *run, Error *err)
 #else
     fail(&reason, "this program was built without CUDA");
 #endif
+#ifdef USE_CUDA
+    // On a CPU it would be no match for the other ranks.
+    if (run->env.world > 1 && (run->options.gpus > 0 || ops_cuda_count() > 0))
+        return fail(err, "%.400s", reason.text);
+#endif
     if (!strcmp(run->options.device, "cuda"))
         return fail(err, "--device cuda: %.400s; use --device cpu", reason.text);
     snprintf(run->device, sizeof run->device, "no GPU: %s", reason.text);
@@ -230,6 +235,7 @@ static void update_over_ranks(Run *run, int step)
     sharded_step(&run->sharded, step);
     comm_wait(run->comm, loss);
     comm_sum_finish(run->comm, signals, KNOWN);
+    timeline_step_ends(run->timeline);
     comm_finish(run->comm);
     for (int i = 0; i < KNOWN && !run->stop; i++)
         if (signals[i] > 0) run->stop = known[i];
@@ -258,7 +264,6 @@ static bool train_step(Run *run, int step, double *loss, Error *err)
         update_over_ranks(run, step);
     else
         optimizer_step(&run->optimizer, step);
-    timeline_step_ends(run->timeline);
     *loss = gpt_loss(run->gpt); // waits for the device: the clock is about to be read
     run->state.cursor = loader_cursor(run->loader);
     run->state.tokens += (int64_t)r->micro_batch * r->micro_batches;

@@ -1,5 +1,6 @@
 // Bus bandwidth of the collectives of a training step, by the calls that it makes (run/comm.h), and
-// of 64 MiB; over GPUs or over ranks on CPUs.
+// of 64 MiB; over GPUs or over ranks on CPUs. Embeddings' gradients go as whole tables here: by
+// rows, as a step mostly sends them, they are less.
 //
 //     make build/bench/comm_bench && build/bench/comm_bench --gpus 2
 //     build/bench/comm_bench --ranks 2 --recipe tiny

@@ -13,8 +13,8 @@ void gpt_sort_ids(int32_t *order, int32_t *start, const int32_t *ids, int t, int
 }
 
 // Empty documents at the end change nothing, and batches that differ in their number come to be
-// alike, which a recording needs: 127, 255, 511 ... or as many as fit. Up to 127 a thread of
-// attention's blocks reads one start, as it would anyway.
+// alike, which a recording needs: 127, 255, 511 ... or as many as fit. Up to 127 that
+// costs attention nothing to speak of: four starts a lane of one warp, or one a thread.
 static int pad_documents(int32_t *padded, int room, const GptBatch *batch)
 {
     int n = 127;

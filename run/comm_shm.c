@@ -107,6 +107,12 @@ static CommTicket shm_exchange(Comm *comm, void *out, const void *in, const size
 {
     CommShm *c = of(comm);
     const int world = comm->world;
+    if (c->stub) { // a rank's own rows
+        size_t from = 0, at = 0;
+        for (int r = 0; r < comm->rank; r++) from += sent[r] * size, at += received[r] * size;
+        memcpy((char *)out + at, (const char *)in + from, sent[comm->rank] * size);
+        return 0;
+    }
     size_t begin[world], end[world], to = 0, most = 0; // of what is mine in each rank's `in`, bytes
     memcpy(slot_of(c, comm->rank), sent, (size_t)world * sizeof *sent);
     meet(c);

@@ -116,8 +116,10 @@ int launch_gpu(const RankEnv *env, int visible, Error *err)
 {
     if (env->local_rank < visible) return env->local_rank;
     if (visible == 1 && !env->board) return 0;
-    fail(err, "GPU %d is wanted for rank %d, and CUDA shows %d", env->local_rank, env->rank,
-         visible);
+    fail(err,
+         "GPU %d is wanted for rank %d, and CUDA shows %d: start at most %d ranks on this node "
+         "(--gpus, --nproc-per-node), or let LOCAL_RANK count from 0 on each",
+         env->local_rank, env->rank, visible, visible);
     return -1;
 }
 

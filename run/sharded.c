@@ -278,7 +278,7 @@ bool sharded_get(ShardedOptimizer *s, BankId id, StatePart part, void *host, Err
         comm_label(s->comm, b->name, -1);
         comm_wait(s->comm, comm_all_reduce(s->comm, b->grad, gpt_bank_size(b), b->dtype));
         if (host) ops->mem_get(host, b->grad, gpt_bank_size(b) * size);
-        sharded_rows_forget(s);
+        if (touched_any(&s->rows.touched)) sharded_rows_forget(s);
         return true;
     }
     if (shard->copied) {
@@ -302,6 +302,11 @@ bool sharded_get(ShardedOptimizer *s, BankId id, StatePart part, void *host, Err
     return true;
 }
 
+static bool is_zero(const char *bytes, size_t n)
+{
+    return n == 0 || (bytes[0] == 0 && !memcmp(bytes, bytes + 1, n - 1));
+}
+
 void sharded_put(ShardedOptimizer *s, BankId id, StatePart part, const void *host)
 {
     const Ops *ops = gpt_ops(s->gpt);
@@ -311,7 +316,7 @@ void sharded_put(ShardedOptimizer *s, BankId id, StatePart part, const void *hos
     if (part == STATE_PARAM) ops->mem_put(b->param, host, gpt_bank_size(b) * size);
     if (part == STATE_GRAD) {
         ops->mem_put(b->grad, host, gpt_bank_size(b) * size);
-        sharded_rows_forget(s);
+        if (!is_zero(host, gpt_bank_size(b) * size)) sharded_rows_forget(s);
     }
     if (part == STATE_PARAM || part == STATE_GRAD) return;
     for (int k = 0; k < shard->owned; k++) {

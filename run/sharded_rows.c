@@ -13,7 +13,9 @@ static bool take(ShardedOptimizer *s, void **p, size_t bytes, Error *err)
     const Ops *ops = gpt_ops(s->gpt);
     s->bytes += bytes;
     *p = ops->mem_alloc(bytes);
-    return *p || fail(err, "out of memory: %.2f GB for rows of embeddings on %s",
+    return *p || fail(err,
+                      "out of memory: %.2f GB for rows of embeddings on %s; a smaller "
+                      "--micro-batch frees some",
                       (double)bytes / 1e9, ops->name);
 }
 
@@ -24,7 +26,7 @@ bool sharded_rows_create(ShardedOptimizer *s, Error *err)
     ShardedRows *r = &s->rows;
     const size_t n = (size_t)b->rows * (size_t)b->cols, size = dtype_size(b->dtype);
     const size_t ints = (size_t)b->rows * sizeof(int32_t);
-    const int words = (b->rows / 32 + 1) * s->comm->world; // more than touched_create has
+    const int words = touched_words(b->rows) * s->comm->world;
     if (size > ops->real_size || words > COMM_MAX_SUM) return true;
     r->tables = 1 + gpt_bank(s->gpt, BANK_VALUE_EMBED)->count;
     return touched_create(&r->touched, b->rows, s->comm->world, s->comm->rank, err) &&

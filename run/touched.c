@@ -3,12 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BITS = 48 }; // of a double; sums of one number and zeros are exact
+enum { BITS = 53 }; // of a double; sums of one number and zeros are exact
+
+int touched_words(int rows) { return (rows + BITS - 1) / BITS; }
 
 bool touched_create(Touched *t, int rows, int world, int rank, Error *err)
 {
     const size_t n = (size_t)rows + 1, w = (size_t)world;
-    *t = (Touched){.rows = rows, .world = world, .rank = rank, .per = (rows + BITS - 1) / BITS};
+    *t = (Touched){.rows = rows, .world = world, .rank = rank, .per = touched_words(rows)};
     t->touched = calloc(n, sizeof *t->touched);
     t->words = calloc(w * (size_t)t->per + 1, sizeof *t->words);
     t->row = calloc(n, sizeof *t->row);
@@ -40,6 +42,14 @@ void touched_add(Touched *t, const int32_t *ids, int n)
 }
 
 void touched_add_all(Touched *t) { memset(t->touched, true, (size_t)t->rows); }
+
+bool touched_any(const Touched *t)
+{
+    for (int row = 0; row < t->rows; row++)
+        if (t->touched[row]) return true;
+    return false;
+}
+
 void touched_clear(Touched *t) { memset(t->touched, false, (size_t)t->rows); }
 
 void touched_tell(Touched *t)
@@ -88,8 +98,7 @@ static bool is_smaller(Touched *t)
         own[from] = t->sent[from];
         smaller = smaller && others < whole;
     }
-    for (int to = 0; to < t->world; to++)
-        smaller = smaller && t->received[to] <= rows && t->received[to] - own[to] < whole;
+    for (int to = 0; to < t->world; to++) smaller = smaller && t->received[to] - own[to] < whole;
     return smaller;
 }
 

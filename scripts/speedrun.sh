@@ -30,6 +30,7 @@ while [ "$n" -gt 0 ]; do
         shift 2
         n=$((n - 2))
         ;;
+    --runs=* | --steps=*) usage "$1: write it as two words" ;;
     --run | --seed | --resume | --run=* | --seed=* | --resume=*) usage "$1: each run has its own" ;;
     *)
         set -- "$@" "$1"

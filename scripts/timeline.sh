@@ -31,4 +31,4 @@ stub=$(sed -n 's/^{"event":"step",.*"train_ms":\([0-9.]*\).*/\1/p' "runs/$name-s
 echo "without collectives: $stub ms, the median step"
 # Steps of even number update everything: Adam has its turn in them.
 TURBOMUON_STUB_MS=$stub "$program" --run "$name" "$@" --resume "$start" --samples 0 \
-    --checkpoint-every 0 --steps "$last" --timeline $((last / 2 * 2)) || exit 1
+    --checkpoint-every 0 --steps "$last" --timeline $(((last - 1) / 2 * 2)) || exit 1

@@ -32,7 +32,8 @@ void launch_persistent(void (*kernel)(Params...), int shared_bytes, int t, int h
 }
 
 // Spans handed out beyond the first of each block. All blocks ask until there are none left, and
-// the last to ask leaves it at zero for the next launch.
+// the last to ask leaves it at zero for the next launch. One launch at a time: all are on
+// cuda_stream().
 static __device__ int spans_taken;
 
 #if ON_HOPPER

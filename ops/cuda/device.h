@@ -46,7 +46,8 @@ void ops_cuda_failed(const char *line);
 struct CUstream_st *cuda_stream(void);
 
 // How often, since the start, the host has waited for the GPU and taken memory of it, which a new
-// recording does too. Neither happens inside a training step (tests/gpu/test_gpt_cuda.c).
+// recording does too. Neither happens inside a training step (tests/gpu/test_gpt_cuda.c),
+// but that the first micro-batch with a new number of documents, as padded, is recorded once.
 typedef struct {
     long waits, allocations;
     long recordings; // that there are now

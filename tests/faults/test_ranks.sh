@@ -67,6 +67,14 @@ check "two ranks with a checkpoint between Adam's turns" exits 0 --run odd $odd 
 check "from which they go on" exits 0 --run odd2 $odd --resume "$(checkpoint odd 5)"
 check "to the same bits" same_state "$(checkpoint odd 10)" "$(checkpoint odd2 10)"
 
+# Three ranks, whose means are not exact: neither saving nor resuming may change how a sum is made.
+three="$data --samples 0 --epochs 0 --ranks 3 --steps 10"
+check "three ranks" exits 0 --run three $three $model --micro-batches 3 --checkpoint-every 0
+check "three that save on the way" exits 0 --run three2 $three $model --micro-batches 3 --checkpoint-every 4 --keep 9
+check "the same bits" same_state "$(checkpoint three 10)" "$(checkpoint three2 10)"
+check "and going on from there" exits 0 --run three3 $three --checkpoint-every 0 --resume "$(checkpoint three2 4)"
+check "the same" same_state "$(checkpoint three 10)" "$(checkpoint three3 10)"
+
 # Killed: one message, no process left, and the same end.
 killed=0 told=0 left=0 begun=0
 fresh="--run killed --ranks 2 $common"
