@@ -371,7 +371,9 @@ static bool train(Run *run, double *final_loss, Error *err)
             .mfu_measured = mfu_ideal_seconds(work, run->measured) / ms * 1e3,
         };
         log_step(run->log, &entry);
-        if (!dump_momentum(run, err) || !timeline_run_draw(run, false, err)) return false;
+        if (!dump_momentum(run, err)) return false;
+        Error why; // a picture is not worth the run
+        if (!timeline_run_draw(run, false, &why)) log_line(run->log, "warning: %s", why.text);
         const int every = run->options.checkpoint_every;
         if (every > 0 && (step + 1) % every == 0 && step + 1 < run->end &&
             !save_checkpoint(run, err))

@@ -37,6 +37,7 @@ static void share_cores(const Run *run)
 bool ranks_start(Run *run, Error *err)
 {
     Options *o = &run->options;
+    const char *mode = getenv("TURBOMUON_COMM");
     const int count = o->gpus > 0 ? o->gpus : o->ranks;
     run->usage = true; // until the end of this function
     run->chose_device = strcmp(o->device, "auto") != 0;
@@ -56,6 +57,8 @@ bool ranks_start(Run *run, Error *err)
         return fail(err, "--nodes %d needs --gpus or --ranks: how many on each", o->nodes);
     if (o->node >= o->nodes)
         return fail(err, "--node %d of %d: nodes count from 0", o->node, o->nodes);
+    if (mode && *mode && strcmp(mode, "timing") && strcmp(mode, "stub"))
+        return fail(err, "TURBOMUON_COMM is \"%.40s\": there are timing and stub", mode);
     if (o->gpus > 0) snprintf(o->device, sizeof o->device, "cuda");
     if (o->ranks > 0) snprintf(o->device, sizeof o->device, "cpu");
     run->usage = false;

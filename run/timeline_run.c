@@ -1,6 +1,20 @@
 #include "timeline_run.h"
 
+#include <math.h>
 #include <stdlib.h>
+
+// Milliseconds of a step without collectives, as the environment tells them; 0: not known.
+static bool stub_ms(double *ms, Error *err)
+{
+    const char *text = getenv("TURBOMUON_STUB_MS");
+    char *end;
+    *ms = 0;
+    if (!text || !*text) return true;
+    *ms = strtod(text, &end);
+    return (!*end && isfinite(*ms) && *ms > 0) ||
+           fail(err, "TURBOMUON_STUB_MS is \"%.40s\": milliseconds are wanted, such as 187.96",
+                text);
+}
 
 bool timeline_run_open(Run *run, Error *err)
 {
@@ -16,6 +30,8 @@ bool timeline_run_open(Run *run, Error *err)
     if (step <= run->state.step || step > run->end)
         return fail(err, "--timeline %d: this run has the steps %d to %d", step,
                     run->state.step + 1, run->end);
+    double ms;
+    if (!stub_ms(&ms, err)) return false;
     run->shared_failure = run->usage = false;
     if (run->env.rank == 0) run->timeline = timeline_create(run->comm, step, err);
     return run->env.rank > 0 || run->timeline;
@@ -24,8 +40,10 @@ bool timeline_run_open(Run *run, Error *err)
 // One sentence, and what is known of a step without collectives.
 static void find(const TimelineResult *r, char *text, size_t size)
 {
-    const char *mode = getenv("TURBOMUON_COMM"), *stub = getenv("TURBOMUON_STUB_MS");
-    const double without = stub ? strtod(stub, NULL) : 0;
+    const char *mode = getenv("TURBOMUON_COMM");
+    double without;
+    Error unused; // timeline_run_open has looked
+    stub_ms(&without, &unused);
     const int n =
         snprintf(text, size,
                  "Communication takes %.2f ms, and the device stands still for %.3f ms of "

@@ -208,6 +208,16 @@ check "has numbers" grep -q '^6,communication,collective,reduce-scatter attn 0,'
 check "has a picture" grep -q '^</svg>' runs/timed/timeline.svg
 with FIRST=4 STEPS=5 PROGRAM="$program" "$root/scripts/timeline.sh" overlap $data $model --epochs 0 --ranks 2
 check "both numbers by the script" grep -q '^timeline .*step 8: .*; without collectives a step takes [0-9]' out
+mkdir -p runs/hindered/timeline.svg
+check "a timeline with a folder in its way" exits 0 --run hindered --timeline 5 $short
+check "is told" grep -q '^warning: .*timeline.svg: a folder is there' out
+check "and costs nothing of the run" same_state "$(checkpoint hindered 6)" "$(checkpoint timed 6)"
+for wrong in abc -1 nan 1e999 3x; do
+    with TURBOMUON_STUB_MS=$wrong "$program" --run timed3 --timeline 6 $short
+    check "TURBOMUON_STUB_MS=$wrong is refused" one_message "TURBOMUON_STUB_MS is \"$wrong\""
+done
+check "TURBOMUON_COMM=stubs" no with TURBOMUON_COMM=stubs "$program" --run timed3 $short
+check "is refused" one_message 'TURBOMUON_COMM is "stubs": there are timing and stub'
 check "a timeline of one rank" exits 2 --run timed1 $data $model --timeline 5
 check "is refused" says 'this is one rank'
 check "a timeline of no step" exits 2 --run timed2 $short --timeline 7
