@@ -165,10 +165,6 @@ run-gpu-tests: $(GPU_TESTS) $(BUILD)/train_gpt
 	@failed=0; for test in $(GPU_TESTS); do echo $$test; TEST_GPU=1 PROGRAM=$(BUILD)/train_gpt \
 	    TEST_KERNELS=$(if $(PORTABLE),portable) $$test || failed=1; done; exit $$failed
 
-test-gpus: $(BUILD)/tests/gpu/test_ranks_cuda $(BUILD)/train_gpt $(BUILD)/make_corpus ## the tests that need two GPUs
-	TEST_GPU=1 $<
-	PROGRAM=$(abspath $(BUILD))/train_gpt MAKE_CORPUS=$(abspath $(BUILD))/make_corpus tests/gpu/test_ranks_gpu.sh
-
 test: $(BUILD)/train_gpt $(BUILD)/generate $(BUILD)/tokenize $(BUILD)/search $(BUILD)/ablations $(BUILD)/verdict $(BUILD)/bench/comm_bench $(CORPUS) $(TESTS) $(GPU_TESTS) $(FUZZ) ## build and run every test; the last line counts them
 	@tests/run.sh $(BUILD)
 
@@ -181,16 +177,30 @@ $(BUILD)/bench/matmul_bench: bench/matmul_bench.c ops/cpu/matmul.c
 
 $(BUILD)/bench/%.o: EXTRA += $(CUDA_INC)
 
-$(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
 $(BUILD)/bench/decode_bench.o $(BUILD)/bench/comm_bench.o: EXTRA += $(if $(CUDA_OBJ),-DUSE_CUDA)
 $(BUILD)/bench/comm_bench: $(BUILD)/run/ranks.o
-$(BUILD)/bench/ns_bench: $(patsubst %,$(BUILD)/bench/%,ns_report.o ns_time.cu.o ns_errors.cu.o \
-                           polar_cuda.cu.o inputs_cuda.cu.o) $(ABLATE)
-$(BUILD)/bench/op_bench $(BUILD)/bench/step_bench $(BUILD)/bench/decode_bench $(BUILD)/bench/comm_bench $(BUILD)/bench/ns_bench: %: %.o $(LIB) $(CUDA_OBJ)
+$(BUILD)/bench/decode_bench $(BUILD)/bench/comm_bench: %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
 
-$(BUILD)/bench/%_bench: $(BUILD)/bench/%_bench.cu.o $(LIB) $(CUDA_OBJ)
+# What is for GPUs alone.
+GPU_BENCHES := $(patsubst %,$(BUILD)/bench/%_bench,attention ns op step)
+ifeq ($(CUDA_OBJ),)
+test-gpus $(GPU_BENCHES):
+	@echo 'error: no nvcc that works, and $@ is for GPUs'; exit 1
+else
+test-gpus: $(BUILD)/tests/gpu/test_ranks_cuda $(BUILD)/train_gpt $(BUILD)/make_corpus ## the tests that need two GPUs
+	TEST_GPU=1 $<
+	PROGRAM=$(abspath $(BUILD))/train_gpt MAKE_CORPUS=$(abspath $(BUILD))/make_corpus tests/gpu/test_ranks_gpu.sh
+
+$(BUILD)/bench/step_bench: $(BUILD)/bench/timed_ops.o
+$(BUILD)/bench/ns_bench: $(patsubst %,$(BUILD)/bench/%,ns_report.o ns_time.cu.o ns_errors.cu.o \
+                           polar_cuda.cu.o inputs_cuda.cu.o) $(ABLATE)
+$(patsubst %,$(BUILD)/bench/%_bench,ns op step): %: %.o $(LIB) $(CUDA_OBJ)
 	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+
+$(BUILD)/bench/attention_bench: %: %.cu.o $(LIB) $(CUDA_OBJ)
+	$(CC) -o $@ $^ $(LDLIBS) $(CUDA_LIBS)
+endif
 
 sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	$(MAKE) BUILD=build/sanitize OPT=-O2 BLAS=0 OMP=0 CUDA=0 \
