@@ -7,6 +7,7 @@ Times are medians of CUDA-graph replays over inputs that together exceed the L2 
 out, the norm and the cast included. Peers: torch.compile of the plain iteration; torch.optim.Muon's own, a matrix at
 a time as that optimizer calls it; the package gram-newton-schulz where it is installed. --errors adds the polar error
 |Y - UV^T| / |UV^T| against an fp64 singular value decomposition on inputs that are not all Gaussian.
+Where gram-newton-schulz is in a folder of PYTHONPATH, that needs the folder's nvidia_cutlass_dsl/python_packages, too.
 Without a GPU everything runs on the CPU at a small size, which checks the script itself.
 """
 
@@ -103,8 +104,10 @@ def peers():
         print("skip torch.optim.Muon: this PyTorch has none")
     try:
         from gram_newton_schulz import GramNewtonSchulz, POLAR_EXPRESS_COEFFICIENTS
+        # Five iterations in fp16, restarted after the second; the standard loop for square matrices. Its default mode
+        # of compiling makes CUDA graphs of its own, which cannot be captured into ours.
         found["gram-newton-schulz"] = GramNewtonSchulz(ns_coefficients=POLAR_EXPRESS_COEFFICIENTS,
-                                                       compile_kwargs={"fullgraph": True})
+                                                       compile_kwargs={"fullgraph": True, "dynamic": False})
     except Exception as e:  # its kernels import a stack of their own
         print(f"skip gram-newton-schulz: {e}")
     return found
@@ -195,7 +198,7 @@ def main():
             except Exception as e:  # a peer's failure is no reason to lose the others' times
                 if name in OURS:
                     raise
-                print(f"{name}: {str(e).splitlines()[0][:100]}")
+                print(f"{name}: {(str(e).splitlines() or [repr(e)])[0][:100]}")
                 continue
             rows.append((batch, m, n, name, round(us, 1)))
             print(f"{batch:>2} x {m:>4} x {n:>4}  {name:<24}{us:>10.1f}", flush=True)

@@ -17,13 +17,6 @@ size_t cuda_normuon_workspace(const MuonBank *bank, const NsMethod *method);
 
 static const StepState peak = {.muon_lr = 0.03, .muon_momentum = 0.95, .muon_wd = 1.2};
 
-static void *stored(DType dtype, const float *x, size_t n)
-{
-    void *to = malloc(n * dtype_size(dtype));
-    for (size_t i = 0; i < n; i++) dtype_set(to, dtype, i, x[i]);
-    return to;
-}
-
 // |x - y| / |y - start|: the error of an update relative to it; y is exact.
 static double update_error(const void *x, const double *y, const void *start, DType t, size_t n)
 {

@@ -2,67 +2,7 @@
 // emulation of the same storage. Both product kernels: Hopper's and cuBLASLt's.
 #include "ns_data.h"
 
-#include "../test.h"
-
 void ns_use_hopper(bool yes);
-
-static NsMethod method_with(const char *name, const char *storage)
-{
-    NsMethod method;
-    Error err;
-    CHECK(ns_method_find(&method, name, &err), "%s", err.text);
-    if (storage) CHECK(ns_method_set_storage(&method, storage, &err), "%s", err.text);
-    return method;
-}
-
-static void store(void *to, DType dtype, const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) dtype_set(to, dtype, i, x[i]);
-}
-
-// y = the method on x by the GPU, given and returned as `dtype`; the number of NaN matrices. The
-// workspace ends in a guard.
-static int run_gpu(float *y, const NsMethod *m, const float *x, DType dtype, int batch, int rows,
-                   int cols)
-{
-    size_t n = (size_t)batch * rows * cols,
-           work_bytes = ns_workspace_size_cuda(m, batch, rows, cols);
-    void *host = malloc(n * dtype_size(dtype));
-    store(host, dtype, x, n);
-    char *gpu = device_copy(host, n * dtype_size(dtype)), *work = device_room(work_bytes + 64);
-    CHECK(ns_orthogonalize_cuda(m, gpu, dtype, batch, rows, cols, work, NULL) == 0);
-    int failed = ns_failed_cuda(work, NULL);
-    MUST(cudaMemcpy(host, gpu, n * dtype_size(dtype), cudaMemcpyDeviceToHost));
-    for (size_t i = 0; i < n; i++) y[i] = (float)dtype_get(host, dtype, i);
-    unsigned char guard[64];
-    MUST(cudaMemcpy(guard, work + work_bytes, 64, cudaMemcpyDeviceToHost));
-    for (int i = 0; i < 64; i++) CHECK(guard[i] == 0xa5, "written past the workspace");
-    MUST(cudaFree(gpu));
-    MUST(cudaFree(work));
-    free(host);
-    return failed;
-}
-
-static void run_f32(float *y, const NsMethod *m, const float *x, int batch, int rows, int cols)
-{
-    void *work = malloc(ns_workspace_size(m, 8, rows, cols, sizeof(float)));
-    memcpy(y, x, (size_t)batch * rows * cols * sizeof(float));
-    ns_orthogonalize_f32(m, y, batch, rows, cols, work, 8);
-    free(work);
-}
-
-static double *run_exact(const NsMethod *m, const float *x, int batch, int rows, int cols)
-{
-    NsMethod exact = *m;
-    exact.storage = DT_F64;
-    size_t n = (size_t)batch * rows * cols;
-    double *y = malloc(n * sizeof(double));
-    for (size_t i = 0; i < n; i++) y[i] = x[i];
-    void *work = malloc(ns_workspace_size(&exact, 8, rows, cols, sizeof(double)));
-    ns_orthogonalize_f64(&exact, y, batch, rows, cols, work, 8);
-    free(work);
-    return y;
-}
 
 static int ascending(const void *a, const void *b)
 {
@@ -140,42 +80,120 @@ TEST(recipe_shapes)
     compare("s4-gram4", NULL, 40, 96, 96);
 }
 
-static size_t count_differing(const float *x, const float *y, size_t n)
+// One method's input, which bf16, fp16 and fp32 all hold, and what the CPU makes of it in low
+// precision and exactly.
+typedef struct {
+    NsMethod method;
+    int batch, rows, cols;
+    float *x, *plain;
+    double *exact;
+} Case;
+
+// Gaussians times 2^exponent, rows and columns of uneven size: factors of others would show.
+static Case new_case(const char *name, int batch, int rows, int cols, int exponent)
 {
-    size_t differing = 0;
-    for (size_t i = 0; i < n; i++) differing += memcmp(x + i, y + i, sizeof *x) != 0;
-    return differing;
+    const size_t n = (size_t)batch * rows * cols;
+    Case c = {.method = method_with(name, NULL), .batch = batch, .rows = rows, .cols = cols};
+    c.x = gaussians(200 + n, n), c.plain = malloc(n * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        const int row = (int)(i / cols % rows), col = (int)(i % cols);
+        const float x = ldexpf(c.x[i], exponent + row * 5 % 3 + col * 7 % 4 - 2);
+        c.x[i] = round_f16(round_bf16(x)); // no more bits, but no less than fp16's smallest
+    }
+    c.exact = run_exact(&c.method, c.x, batch, rows, cols);
+    run_f32(c.plain, &c.method, c.x, batch, rows, cols);
+    return c;
 }
 
-// Bit for bit: again, by every dtype that holds the input, and in another place of another batch
-// (of so many that the same tiles are chosen: fewer matrices of 768 take smaller ones).
-TEST(same_bits)
+static void free_case(Case *c) { free(c->x), free(c->plain), free(c->exact); }
+
+// The GPU's result for the case's first `batch` matrices, which the caller frees.
+static float *check_case(const Case *c, DType in, DType out, bool in_place, int batch)
 {
-    static const int shapes[][3] = {{8, 768, 3072}, {9, 768, 768}, {3, 127, 1000}, {3, 6, 12}};
-    const char *const names[] = {"turbo4", "s4-gram5"};
-    for (int s = 0; s < 4; s++)
-        for (int k = 0; k < 2; k++) {
-            NsMethod m = method_with(names[k], NULL);
-            int batch = shapes[s][0], rows = shapes[s][1], cols = shapes[s][2];
-            int part = batch > 4 ? 4 : 1, before = batch - part;
-            size_t size = (size_t)rows * cols, n = batch * size;
-            float *x = gaussians(7, n), *y = malloc(n * sizeof(float)),
-                  *z = malloc(n * sizeof(float));
-            for (size_t i = 0; i < n; i++) x[i] = round_bf16(x[i]);
-            CHECK(run_gpu(y, &m, x, DT_F32, batch, rows, cols) == 0);
-            for (int again = 0; again < 2; again++) {
-                CHECK(run_gpu(z, &m, x, DT_F32, batch, rows, cols) == 0);
-                CHECK(!count_differing(y, z, n), "%s: not deterministic", names[k]);
+    const size_t size = (size_t)c->rows * c->cols, n = batch * size;
+    float *y = malloc(n * sizeof(float)), *plain = rounded(out, c->plain, n);
+    const int failed = run_gpu_to(y, out, &c->method, c->x, in, in_place, batch, c->rows, c->cols);
+    const double ours = mean_error(y, c->exact, batch, size),
+                 theirs = mean_error(plain, c->exact, batch, size);
+    CHECK(!failed && ours <= 2 * theirs, "%s %dx%dx%d, %s to %s%s: %.3g against %.3g, %d failed",
+          c->method.name, batch, c->rows, c->cols, dtype_name(in), dtype_name(out),
+          in_place ? " in place" : "", ours, theirs, failed);
+    free(plain);
+    return y;
+}
+
+static const DType dtypes[] = {DT_F32, DT_BF16, DT_F16};
+static const char *const main_methods[] = {"turbo4", "s4-gram5", "turbo-gram4", "muon5"};
+enum { DTYPES = 3, MAIN_METHODS = 4 };
+
+// In another memory the output's dtype decides how the result is rounded last, and no more.
+TEST(every_pair_of_dtypes)
+{
+    static const int shapes[][3] = {{65, 6, 12},   {65, 12, 6},   {3, 200, 328},
+                                    {3, 328, 200}, {3, 127, 250}, {3, 250, 127}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int k = 0; k < MAIN_METHODS; k++) {
+            const int batch = shapes[s][0];
+            const size_t n = (size_t)batch * shapes[s][1] * shapes[s][2];
+            Case c = new_case(main_methods[k], batch, shapes[s][1], shapes[s][2], 0);
+            for (int in = 0; in < DTYPES; in++) {
+                float *whole = check_case(&c, dtypes[in], DT_F32, false, batch);
+                for (int out = 0; out < DTYPES; out++) {
+                    float *y = check_case(&c, dtypes[in], dtypes[out], false, batch);
+                    float *expected = rounded(dtypes[out], whole, n);
+                    CHECK(!count_differing(y, expected, n), "%s %dx%d: %s to %s is not as rounded",
+                          main_methods[k], c.rows, c.cols, dtype_name(dtypes[in]),
+                          dtype_name(dtypes[out]));
+                    free(y), free(expected);
+                }
+                free(check_case(&c, dtypes[in], dtypes[in], true, batch));
+                free(whole);
             }
-            if (m.storage == DT_BF16) {
-                CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
-                CHECK(!count_differing(y, z, n), "%s: the input's dtype matters", names[k]);
+            free_case(&c);
+        }
+}
+
+// Inputs near both ends of what fp16 holds; their squares are far beyond.
+TEST(the_range_of_f16)
+{
+    static const int shapes[][3] = {{65, 6, 12}, {3, 200, 328}, {3, 328, 200}, {3, 127, 250}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int k = 0; k < MAIN_METHODS; k++)
+            for (int e = 0; e < 2; e++) {
+                const int batch = shapes[s][0];
+                Case c = new_case(main_methods[k], batch, shapes[s][1], shapes[s][2], e ? 10 : -12);
+                free(check_case(&c, DT_F16, DT_F16, false, batch));
+                free(check_case(&c, DT_F16, DT_F16, true, batch));
+                free_case(&c);
             }
-            CHECK(run_gpu(z, &m, x + before * size, DT_F32, part, rows, cols) == 0);
-            size_t differing = count_differing(y + before * size, z, part * size);
-            CHECK(!differing, "%s %dx%d: the batch matters, %zu numbers", names[k], rows, cols,
-                  differing);
-            free(x), free(y), free(z);
+}
+
+TEST(tall)
+{
+    static const int shapes[][2] = {{3072, 768}, {1000, 127}, {640, 64}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int k = 0; k < MAIN_METHODS; k++) {
+            Case c = new_case(main_methods[k], 3, shapes[s][0], shapes[s][1], 0);
+            for (int t = 0; t < DTYPES; t++)
+                for (int in_place = 0; in_place < 2; in_place++)
+                    for (int batch = 1; batch <= 3; batch += 2)
+                        free(check_case(&c, dtypes[t], dtypes[t], in_place, batch));
+            free_case(&c);
+        }
+}
+
+// So many that they take the big tiles, of which they fill a part.
+TEST(many_matrices_of_few_rows)
+{
+    static const int shapes[][3] = {
+        {300, 72, 200}, {300, 200, 72}, {300, 64, 64}, {150, 136, 264}, {150, 264, 136}};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int k = 0; k < MAIN_METHODS; k++) {
+            const int batch = shapes[s][0];
+            Case c = new_case(main_methods[k], batch, shapes[s][1], shapes[s][2], 0);
+            for (int t = 0; t < DTYPES; t++)
+                free(check_case(&c, dtypes[t], dtypes[t], t != 0, batch));
+            free_case(&c);
         }
 }
 
@@ -192,8 +210,8 @@ TEST(zeros_and_poison)
                       *z = malloc(size * sizeof(float));
                 memset(x, 0, size * sizeof(float));
                 x[size + 5] = NAN, x[3 * size - 2] = -INFINITY;
-                for (int hopper = 0; hopper < 3; hopper++) { // 2: 16-bit inputs where they lie
-                    const DType dtype = hopper == 2 ? DT_BF16 : DT_F32;
+                for (int hopper = 0; hopper < 4; hopper++) { // 2, 3: inputs where they lie
+                    const DType dtype = hopper < 2 ? DT_F32 : hopper == 2 ? DT_BF16 : DT_F16;
                     ns_use_hopper(hopper > 0);
                     CHECK(run_gpu(y, &m, x, dtype, 4, rows, cols) == 2, "%s", m.name);
                     CHECK(run_gpu(z, &m, x + 3 * size, dtype, 1, rows, cols) == 0);
@@ -210,156 +228,15 @@ TEST(zeros_and_poison)
             }
 }
 
-// With a relative eps powers of two change no bit, and no scale matters.
-TEST(scales)
-{
-    enum { M = 130, N = 200, SIZE = M * N };
-    float *g = gaussians(41, SIZE), *x = malloc(sizeof(float) * SIZE),
-          *y = malloc(sizeof(float) * SIZE), *z = malloc(sizeof(float) * SIZE);
-    const double factors[] = {1e-12, 1e-6, 1, 1e6, 1e12};
-    for (int i = 0; ns_method_name(i); i++) {
-        NsMethod m = method_with(ns_method_name(i), NULL);
-        Error err;
-        CHECK(ns_method_set_eps(&m, "rel", &err), "%s", err.text);
-        CHECK(run_gpu(y, &m, g, DT_F32, 1, M, N) == 0);
-        for (int e = -90; e <= 120; e += 30) { // no subnormals
-            for (int k = 0; k < SIZE; k++) x[k] = ldexpf(g[k], e);
-            CHECK(run_gpu(z, &m, x, DT_F32, 1, M, N) == 0);
-            size_t differing = count_differing(y, z, SIZE);
-            // Frobenius divides by a norm that is no power of two.
-            CHECK(!differing, "%s: 2^%d changes %zu", m.name, e, differing);
-        }
-        for (int f = 0; f < 5; f++) {
-            for (int k = 0; k < SIZE; k++) x[k] = (float)(g[k] * factors[f]);
-            CHECK(run_gpu(z, &m, x, DT_F32, 1, M, N) == 0);
-            double off = 0, size = 0;
-            for (int k = 0; k < SIZE; k++)
-                off += pow((double)z[k] - y[k], 2), size += pow((double)y[k], 2);
-            // cans5 in bf16 amplifies roundings of the input more than any other.
-            CHECK(sqrt(off / size) < (strcmp(m.name, "cans5") ? 0.05 : 0.1), "%s at %g: %g", m.name,
-                  factors[f], sqrt(off / size));
-        }
-    }
-    free(g), free(x), free(y), free(z);
-}
-
-static double distance(const float *x, const float *y, size_t n)
-{
-    double off = 0, size = 0;
-    for (size_t i = 0; i < n; i++) off += pow((double)x[i] - y[i], 2), size += pow((double)y[i], 2);
-    return sqrt(off / size);
-}
-
-// 16-bit inputs are multiplied where they lie: the same result as from a copy in fp32, up to the
-// storage's roundings, at every scale, and bit for bit where squares fit into fp32.
-TEST(inputs_where_they_lie)
-{
-    static const int shapes[][3] = {{8, 768, 768}, {2, 200, 328}, {3, 127, 1000}};
-    static const char *const names[] = {"turbo4",      "polar5",   "s4-polar4", "turbo-gram4",
-                                        "turbo-gram5", "s4-gram4", "s4-gram5"};
-    for (int s = 0; s < 3; s++)
-        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
-            NsMethod m = method_with(names[k], NULL);
-            Error err;
-            CHECK(ns_method_set_eps(&m, "rel", &err), "%s", err.text);
-            const int batch = shapes[s][0], rows = shapes[s][1], cols = shapes[s][2];
-            const size_t n = (size_t)batch * rows * cols;
-            float *x = gaussians(19, n), *y = malloc(n * sizeof(float)),
-                  *z = malloc(n * sizeof(float)), *first = malloc(n * sizeof(float));
-            for (size_t i = 0; i < n; i++) x[i] = round_bf16(x[i]);
-            CHECK(run_gpu(y, &m, x, DT_F32, batch, rows, cols) == 0);
-            CHECK(run_gpu(first, &m, x, DT_BF16, batch, rows, cols) == 0);
-            for (int e = -80; e <= 80; e += 16) {
-                for (size_t i = 0; i < n; i++) x[i] = ldexpf(x[i], e);
-                CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
-                for (size_t i = 0; i < n; i++) x[i] = ldexpf(x[i], -e);
-                // A second round of gram iterations amplifies the first one's roundings.
-                CHECK(distance(z, y, n) < (m.restarts ? 0.05 : 0.01), "%s at 2^%d: %g", names[k], e,
-                      distance(z, y, n));
-                size_t differing = count_differing(first, z, n);
-                CHECK(!differing || abs(e) > 16 || m.norm == NS_NORM_FROBENIUS,
-                      "%s at 2^%d: %zu numbers", names[k], e, differing);
-            }
-            free(x), free(y), free(z), free(first);
-        }
-}
-
-// Squares far outside fp32's range, in more blocks than the GPU has at once: A is computed again,
-// all of it at one scale, and the same each time.
-TEST(far_from_one)
-{
-    enum { BATCH = 64, ROWS = 832, COLS = 840 };
-    static const char *const names[] = {"turbo4", "s4-polar4"};
-    const size_t n = (size_t)BATCH * ROWS * COLS;
-    float *g = malloc(n * sizeof(float)), *x = malloc(n * sizeof(float)),
-          *y = malloc(n * sizeof(float)), *z = malloc(n * sizeof(float));
-    uint64_t state = 23;
-    for (size_t i = 0; i < n; i++)
-        g[i] = round_bf16((float)(random_bits(&state) >> 40) * 0x1p-23f - 1);
-    for (int k = 0; k < 2; k++) {
-        NsMethod m = method_with(names[k], NULL);
-        Error err;
-        CHECK(ns_method_set_eps(&m, "rel", &err), "%s", err.text);
-        CHECK(run_gpu(y, &m, g, DT_BF16, BATCH, ROWS, COLS) == 0);
-        for (int e = -80; e <= 70; e += 150) {
-            for (size_t i = 0; i < n; i++) x[i] = ldexpf(g[i], e);
-            CHECK(run_gpu(z, &m, x, DT_BF16, BATCH, ROWS, COLS) == 0);
-            for (int b = 0; b < BATCH; b++) {
-                const size_t at = (size_t)b * ROWS * COLS;
-                const double apart = distance(z + at, y + at, (size_t)ROWS * COLS);
-                CHECK(apart < 0.01, "%s at 2^%d, matrix %d: %g", names[k], e, b, apart);
-            }
-            float *again = malloc(n * sizeof(float));
-            CHECK(run_gpu(again, &m, x, DT_BF16, BATCH, ROWS, COLS) == 0);
-            CHECK(!count_differing(z, again, n), "%s at 2^%d: not deterministic", names[k], e);
-            free(again);
-        }
-    }
-    free(g), free(x), free(y), free(z);
-}
-
-// Whole banks and large matrices, by our kernels and by cuBLASLt's: as far apart as the storage's
-// roundings make them.
-TEST(full_sizes)
-{
-    static const struct {
-        const char *method;
-        int batch, rows, cols;
-    } cases[] = {{"turbo4", 22, 768, 3072},      {"turbo4", 40, 768, 768},
-                 {"turbo-gram4", 22, 768, 3072}, {"s4-gram4", 40, 768, 768},
-                 {"turbo4", 1, 4096, 16384},     {"turbo-gram4", 1, 4096, 16384},
-                 {"s4-polar4", 1, 4096, 4096}};
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        NsMethod m = method_with(cases[i].method, NULL);
-        const int batch = cases[i].batch, rows = cases[i].rows, cols = cases[i].cols;
-        const size_t n = (size_t)batch * rows * cols;
-        float *x = malloc(n * sizeof(float)), *y = malloc(n * sizeof(float)),
-              *z = malloc(n * sizeof(float));
-        uint64_t state = 5;
-        for (size_t k = 0; k < n; k++)
-            x[k] = round_bf16((float)(random_bits(&state) >> 40) * 0x1p-23f - 1);
-        CHECK(run_gpu(y, &m, x, DT_BF16, batch, rows, cols) == 0);
-        ns_use_hopper(false);
-        CHECK(run_gpu(z, &m, x, DT_BF16, batch, rows, cols) == 0);
-        ns_use_hopper(true);
-        const double apart = distance(y, z, n);
-        printf("     %-11s %2d x %4d x %5d: %.5f from cuBLASLt's\n", cases[i].method, batch, rows,
-               cols, apart);
-        CHECK(apart < 0.03, "%s %dx%dx%d: %g", cases[i].method, batch, rows, cols, apart);
-        free(x), free(y), free(z);
-    }
-}
-
 int main(void)
 {
     find_gpu();
     RUN(every_method_at_small_shapes);
     RUN(recipe_shapes);
-    RUN(same_bits);
+    RUN(every_pair_of_dtypes);
+    RUN(the_range_of_f16);
+    RUN(tall);
+    RUN(many_matrices_of_few_rows);
     RUN(zeros_and_poison);
-    RUN(scales);
-    RUN(inputs_where_they_lie);
-    RUN(far_from_one);
-    RUN(full_sizes);
     return TEST_SUMMARY();
 }
