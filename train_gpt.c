@@ -8,13 +8,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "run/choose.h"       // recipe, data and folder of a run
+#include "run/clock.h"        // how long things take
 #include "run/memory.h"       // whether it fits
 #include "run/plan_file.h"    // algorithms kept from run to run
 #include "run/plot.h"         // loss.svg
@@ -35,13 +35,6 @@ static const char version[] = "turbomuon.c 0.1";
 
 static volatile sig_atomic_t interrupted;
 static void on_signal(int signal) { interrupted = signal; }
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 // ---- choosing the device (the rest is in run/choose.c) -----------------------------------------
 
