@@ -182,12 +182,18 @@ static bool save_checkpoint(Run *run, Error *err)
     return true;
 }
 
+// A file that cannot be written is not worth the run.
 static bool dump_momentum(Run *run, Error *err)
 {
     char path[FILE_PATH_MAX];
+    Error why;
     if (!options_dumps(&run->options, run->state.step)) return true;
-    if (!state_dump_momentum(&run->state, run->folder, path, err)) return false;
-    if (run->env.rank == 0) log_line(run->log, "momentum     %s", path);
+    if (!state_dump_momentum(&run->state, run->folder, path, &why, err)) return false;
+    if (run->env.rank > 0) return true;
+    if (why.text[0])
+        log_line(run->log, "warning: no momentum of step %d: %s", run->state.step, why.text);
+    else
+        log_line(run->log, "momentum     %s", path);
     return true;
 }
 
