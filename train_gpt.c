@@ -99,7 +99,7 @@ static bool prepare_device(Run *run, Error *err)
 static bool open_model(Run *run, Error *err)
 {
     const Recipe *r = &run->recipe;
-    if (!memory_check(r, run->ops, run->real_storage, err)) return false;
+    if (!memory_check(r, run->ops, run->comm, run->real_storage, err)) return false;
     run->gpt = gpt_create(r, run->ops, run->real_storage, r->micro_batches / run->env.world, err);
     if (!run->gpt ||
         !(run->comm ? sharded_create(&run->sharded, run->gpt, run->comm, err)
