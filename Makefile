@@ -206,7 +206,7 @@ sanitize: ## the tests under the address and undefined-behaviour sanitizers
 	$(MAKE) BUILD=build/sanitize OPT=-O2 BLAS=0 OMP=0 CUDA=0 \
 	    EXTRA='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer' test
 
-sanitize-gpu: $(BUILD)/train_gpt $(CORPUS) $(BUILD)/tests/gpu/test_attention_cuda ## small runs under compute-sanitizer
+sanitize-gpu: $(BUILD)/train_gpt $(CORPUS) $(BUILD)/tests/gpu/test_attention_cuda $(BUILD)/tests/gpu/test_qkv_gate_cuda ## small runs under compute-sanitizer
 	tests/gpu/sanitize.sh $(BUILD)
 
 # Position-independent objects of their own; of the library's symbols only ns.h's can be seen.

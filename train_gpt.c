@@ -8,13 +8,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "run/choose.h"       // recipe, data and folder of a run
+#include "run/clock.h"        // how long things take
 #include "run/memory.h"       // whether it fits
 #include "run/plan_file.h"    // algorithms kept from run to run
 #include "run/plot.h"         // loss.svg
@@ -35,13 +35,6 @@ static const char version[] = "turbomuon.c 0.1";
 
 static volatile sig_atomic_t interrupted;
 static void on_signal(int signal) { interrupted = signal; }
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
 
 // ---- choosing the device (the rest is in run/choose.c) -----------------------------------------
 
@@ -106,7 +99,7 @@ static bool prepare_device(Run *run, Error *err)
 static bool open_model(Run *run, Error *err)
 {
     const Recipe *r = &run->recipe;
-    if (!memory_check(r, run->ops, run->real_storage, err)) return false;
+    if (!memory_check(r, run->ops, run->comm, run->real_storage, err)) return false;
     run->gpt = gpt_create(r, run->ops, run->real_storage, r->micro_batches / run->env.world, err);
     if (!run->gpt ||
         !(run->comm ? sharded_create(&run->sharded, run->gpt, run->comm, err)
@@ -189,12 +182,18 @@ static bool save_checkpoint(Run *run, Error *err)
     return true;
 }
 
+// A file that cannot be written is not worth the run.
 static bool dump_momentum(Run *run, Error *err)
 {
     char path[FILE_PATH_MAX];
+    Error why;
     if (!options_dumps(&run->options, run->state.step)) return true;
-    if (!state_dump_momentum(&run->state, run->folder, path, err)) return false;
-    if (run->env.rank == 0) log_line(run->log, "momentum     %s", path);
+    if (!state_dump_momentum(&run->state, run->folder, path, &why, err)) return false;
+    if (run->env.rank > 0) return true;
+    if (why.text[0])
+        log_line(run->log, "warning: no momentum of step %d: %s", run->state.step, why.text);
+    else
+        log_line(run->log, "momentum     %s", path);
     return true;
 }
 

@@ -296,15 +296,15 @@ static bool read_table(Csv *csv, const char *folder, const char *name, Error *er
     return csv_read(csv, path, err);
 }
 
-// The first line of machine.txt; nothing when there is no such file.
+// All of machine.txt; nothing when there is no such file.
 static void read_machine(Page *p, const char *gpu)
 {
     char path[1100];
     snprintf(path, sizeof path, "%s/machine.txt", gpu);
     FILE *file = fopen(path, "r");
-    if (file && !fgets(p->gpu.command, sizeof p->gpu.command, file)) p->gpu.command[0] = '\0';
-    p->gpu.command[strcspn(p->gpu.command, "\n")] = '\0';
-    if (file) fclose(file);
+    if (!file) return;
+    p->gpu.command[fread(p->gpu.command, 1, sizeof p->gpu.command - 1, file)] = '\0';
+    fclose(file);
 }
 
 bool page_write(const char *folder, const char *gpu, const char *page, const char *command,

@@ -56,7 +56,8 @@ static bool peers_figure(Page *p, Error *err)
         n += isfinite(peer_us(PEER_FLASH, &s));
     }
     if (!n) return true;
-    const char *machine = strstr(p->gpu.command, "# ");
+    const char *study = strstr(p->gpu.command, "time"); // its line
+    const char *machine = strstr(study ? study : p->gpu.command, "# ");
     snprintf(device, sizeof device, "%.60s", machine ? machine + 2 : "a GPU");
     device[strcspn(device, ",")] = '\0';
     page_figure_path(p, "gpu_peers", path, sizeof path, link, sizeof link);
@@ -223,7 +224,10 @@ bool page_gpu(Page *p, Error *err)
 {
     const Csv *c = &p->gpu.error;
     if (!c->rows && !p->gpu.time.rows && !p->gpu.training.rows) return true;
-    fprintf(p->out, "## Full size, on a GPU\n\nMade by\n\n    %s\n\n", p->gpu.command);
+    fprintf(p->out, "## Full size, on a GPU\n\nMade by\n\n");
+    for (const char *line = p->gpu.command; *line; line += strcspn(line, "\n"), line += *line != 0)
+        fprintf(p->out, "    %.*s\n", (int)strcspn(line, "\n"), line);
+    fputc('\n', p->out);
     if (!peers_figure(p, err)) return false;
     if (c->rows) {
         const char *hard = "columns";

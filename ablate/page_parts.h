@@ -10,8 +10,8 @@ typedef struct {
     Csv error, bias, spectrum, time, training, remedies;
     struct {
         Csv error, time, training;
-        char command[512];
-    } gpu; // of scripts/ablate_gpu.sh
+        char command[2048]; // a line for each study
+    } gpu;                  // of scripts/ablate_gpu.sh
     FILE *out;
     const char *path; // of the page
     int m, n;         // the shape that figures show, of the random inputs

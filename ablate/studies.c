@@ -3,11 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
+#include "../run/clock.h"
 #include "csv.h"
 #include "inputs.h"
 #include "samples.h"
@@ -169,12 +169,7 @@ bool studies_error(const Studies *o, Error *err)
 
 // ---- time --------------------------------------------------------------------------------------
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double seconds(void) { return now_ms() / 1e3; }
 
 static double time_method(const NsMethod *method, int m, int n)
 {

@@ -5,20 +5,15 @@
 //
 //   make build/bench/op_bench && build/bench/op_bench [tokens, 32768 when left out]
 #include "../ops/cuda/device.h"
+#include "../run/clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const Ops *ops;
 
-static double now_us(void)
-{
-    struct timespec t;
-    timespec_get(&t, TIME_UTC);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
+static double now_us(void) { return now_ms() * 1e3; }
 
 static void *random_reals(size_t n)
 {

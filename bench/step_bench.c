@@ -14,9 +14,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../ops/cuda/device.h"
+#include "../run/clock.h"
 #include "../run/loader.h"
 #include "../run/optimizer.h"
 #include "timed_ops.h"
@@ -26,12 +26,7 @@ enum { WARM_STEPS = 3, REPEATS = 8, BATCHES = 8 };
 static const double bandwidth = 4.25e12;
 static double gemm_rate; // FLOP/s
 
-static double now_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
+static double now_us(void) { return now_ms() * 1e3; }
 
 static void must(bool ok, const Error *err)
 {

@@ -5,6 +5,7 @@
 #include "documents.h"
 
 #include "../ops/field.h"
+#include "../run/clock.h"
 #include "../run/shard_writer.h"
 
 #include <pthread.h>
@@ -12,7 +13,6 @@
 #include <stdlib.h>   // calloc, free
 #include <string.h>   // strcmp, strncmp
 #include <sys/stat.h> // stat
-#include <time.h>     // clock_gettime
 #include <unistd.h>   // isatty, sysconf
 
 enum { kUsage = 2, kBlockBytes = 1 << 20, kMaxThreads = 256 };
@@ -169,12 +169,7 @@ typedef struct {
     bool terminal;
 } Progress;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+static double now(void) { return now_ms() / 1e3; }
 
 static void progress_show(Progress *progress)
 {

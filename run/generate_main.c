@@ -3,13 +3,13 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "atomic_file.h"
+#include "clock.h"
 #include "escape.h"
 #include "hellaswag.h"
 #include "options.h" // EXIT_USAGE
@@ -116,12 +116,7 @@ static bool choose_device(const Settings *s, const Ops **ops, Error *err)
            fail(err, "--device cuda: %.400s; use --device cpu", reason.text);
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
+static double seconds(void) { return now_ms() / 1e3; }
 
 // ---- text --------------------------------------------------------------------------------------
 

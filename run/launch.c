@@ -9,9 +9,9 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "options.h"
 
 enum { DEFAULT_PORT = 29500, GRACE_MS = 2000 };
@@ -148,13 +148,6 @@ static void forward_signals(void)
     }
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 // Tells how a rank ended badly, unless it or another has said why.
 static void tell(Board *board, int rank, int local, int status)
 {
@@ -177,7 +170,7 @@ static void tell(Board *board, int rank, int local, int status)
 static int watch(Board *board, int first_rank)
 {
     int left = n_children, bad = 0, good = 0;
-    int64_t deadline = 0;
+    double deadline = 0;
     while (left > 0) {
         int status;
         const pid_t pid = waitpid(-1, &status, WNOHANG);

@@ -23,39 +23,42 @@ typedef struct {
 
 static size_t total(Need n) { return n.model + n.activations + n.optimizer + n.own; }
 
-static bool find_need(Need *need, const Recipe *recipe, const Ops *ops, bool real_storage,
-                      Error *err)
+static bool find_need(Need *need, const Recipe *recipe, const Ops *ops, Comm *comm,
+                      bool real_storage, Error *err)
 {
     Ops none = *ops;
     Optimizer optimizer = {0};
+    ShardedOptimizer sharded = {0};
     size_t unused;
     none.mem_alloc = alloc_none, none.mem_free = free_none;
     none.mem_zero = zero_none, none.mem_put = put_none, none.load_param = load_none;
     *need = (Need){0};
     Gpt *gpt = gpt_create(recipe, &none, real_storage, 1, err);
-    const bool ok = gpt && optimizer_create(&optimizer, gpt, err);
+    const bool ok = gpt && (comm ? sharded_create(&sharded, gpt, comm, err)
+                                 : optimizer_create(&optimizer, gpt, err));
     if (ok) {
         const GptMemory *rows = gpt_memory(gpt);
         for (int i = 0; i < GPT_MEMORY_ROWS; i++)
             *(i < GPT_MEMORY_ACTIVATIONS ? &need->model : &need->activations) += rows[i].bytes;
-        need->optimizer = optimizer.bytes;
+        need->optimizer = comm ? sharded.bytes : optimizer.bytes;
         if (ops->mem_info) ops->mem_info(&need->own, &unused, &unused);
     }
     optimizer_free(&optimizer);
+    sharded_free(&sharded);
     gpt_free(gpt);
     return ok;
 }
 
-size_t memory_need(const Recipe *recipe, const Ops *ops, bool real_storage, Error *err)
+size_t memory_need(const Recipe *recipe, const Ops *ops, Comm *comm, bool real_storage, Error *err)
 {
     Need need;
-    return find_need(&need, recipe, ops, real_storage, err) ? total(need) : 0;
+    return find_need(&need, recipe, ops, comm, real_storage, err) ? total(need) : 0;
 }
 
 // Halves the validation chunk, the micro-batch (as many more of them), or both, until the recipe
 // fits into `room`; the options that do it go to `text`. False when none does.
-static bool find_smaller(const Recipe *recipe, const Ops *ops, bool real_storage, size_t room,
-                         char *text, size_t size)
+static bool find_smaller(const Recipe *recipe, const Ops *ops, Comm *comm, bool real_storage,
+                         size_t room, char *text, size_t size)
 {
     for (int what = 1; what <= 3; what++) {
         const bool chunk = what & 1, batch = what & 2;
@@ -66,7 +69,7 @@ static bool find_smaller(const Recipe *recipe, const Ops *ops, bool real_storage
             if (chunk) r.val_chunk /= 2;
             if (batch) r.micro_batch /= 2, r.micro_batches *= 2;
             if (!recipe_finish(&r, &unused)) break;
-            const size_t need = memory_need(&r, ops, real_storage, &unused);
+            const size_t need = memory_need(&r, ops, comm, real_storage, &unused);
             if (!need || need > room) continue;
             int n = 0;
             if (chunk) n = snprintf(text, size, "--val-chunk %d ", r.val_chunk);
@@ -82,17 +85,17 @@ static bool find_smaller(const Recipe *recipe, const Ops *ops, bool real_storage
     return false;
 }
 
-bool memory_check(const Recipe *recipe, const Ops *ops, bool real_storage, Error *err)
+bool memory_check(const Recipe *recipe, const Ops *ops, Comm *comm, bool real_storage, Error *err)
 {
     Need need;
     size_t own, available, all;
     char smaller[192] = "no smaller batch is enough: free some, or train a smaller --recipe";
     if (!ops->mem_info) return true;
-    if (!find_need(&need, recipe, ops, real_storage, err)) return false;
+    if (!find_need(&need, recipe, ops, comm, real_storage, err)) return false;
     ops->mem_info(&own, &available, &all);
     const size_t room = available > headroom ? available - headroom : 0;
     if (total(need) <= room) return true;
-    find_smaller(recipe, ops, real_storage, room, smaller, sizeof smaller);
+    find_smaller(recipe, ops, comm, real_storage, room, smaller, sizeof smaller);
     return fail(err,
                 "out of memory: recipe %s needs %.2f GB (parameters and gradients %.2f, "
                 "activations %.2f, optimizers %.2f, workspaces %.2f), and of the %.2f GB of the "

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "clock.h"
 
 enum {
     CONNECT_MS = 60000,
@@ -23,13 +24,6 @@ typedef struct {
     uint32_t bytes; // that follow
 } Frame;
 static const uint32_t magic = 0x74756d75;
-
-static int64_t now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
 
 // ---- frames ------------------------------------------------------------------------------------
 
@@ -158,7 +152,7 @@ static void *watch(void *argument)
 {
     Peers *p = argument;
     struct pollfd *polled = calloc((size_t)p->n, sizeof *polled);
-    int64_t beaten = 0;
+    double beaten = 0;
     if (!polled) stop(p, "out of memory to watch the ranks");
     for (;;) {
         bool any = false;
@@ -168,9 +162,9 @@ static void *watch(void *argument)
             any = any || there;
         }
         if (!any && atomic_load(&p->closing)) break;
-        const int64_t before = now_ms();
+        const double before = now_ms();
         poll(polled, (nfds_t)p->n, BEAT_MS / 2);
-        const int64_t now = now_ms();
+        const double now = now_ms();
         // A machine, or this process, that stood still is no reason to blame others.
         if (now - before > 2 * BEAT_MS)
             for (int i = 0; i < p->n; i++) p->peer[i].heard = now;
@@ -223,12 +217,12 @@ static bool listen_at(Peers *p, Error *err)
 // Rank 0: a connection from every other rank.
 static bool accept_all(Peers *p, Error *err)
 {
-    const int64_t deadline = now_ms() + CONNECT_MS;
+    const double deadline = now_ms() + CONNECT_MS;
     if (p->env.listener < 0 && !listen_at(p, err)) return false;
     for (int missing = p->env.world - 1; missing > 0;) {
         struct pollfd polled = {.fd = p->env.listener, .events = POLLIN};
         Frame hello;
-        const int64_t left = deadline - now_ms();
+        const double left = deadline - now_ms();
         if (left <= 0)
             return fail(err, "%d of %d ranks did not come to port %d within %d s: start them all",
                         missing, p->env.world, p->env.port, CONNECT_MS / 1000);
@@ -257,7 +251,7 @@ static bool accept_all(Peers *p, Error *err)
 // Another rank: a connection to rank 0, which may not listen yet.
 static bool connect_first(Peers *p, Error *err)
 {
-    const int64_t deadline = now_ms() + CONNECT_MS;
+    const double deadline = now_ms() + CONNECT_MS;
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     const Frame hello = {magic, HELLO, p->env.rank, p->env.world, 0};
     char port[16];

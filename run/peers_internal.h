@@ -17,7 +17,7 @@ typedef struct Message {
 
 typedef struct {
     int fd;           // from the connection to peers_close
-    int64_t heard;    // of the watching thread alone
+    double heard;     // ms of now_ms, of the watching thread alone
     atomic_int step;  // steps done, by its last frame
     atomic_bool gone; // after its BYE; set with the lock held, so that `changed` can be waited for
     Message *first;   // under the lock: received and not yet taken, in order

@@ -4,14 +4,16 @@
 
 #include "peers_internal.h"
 
-// The next message of a peer, to be freed.
+// The next message of a peer, to be freed. One that has ended sends none: then the run ends, since
+// the watching thread looks no longer at a peer that said goodbye.
 static Message *take(Peers *p, Peer *peer)
 {
     pthread_mutex_lock(&p->lock);
-    while (!peer->first) pthread_cond_wait(&p->changed, &p->lock);
+    while (!peer->first && !atomic_load(&peer->gone)) pthread_cond_wait(&p->changed, &p->lock);
     Message *message = peer->first;
-    peer->first = message->next;
+    if (message) peer->first = message->next;
     pthread_mutex_unlock(&p->lock);
+    if (!message) peers_broken(p, peer);
     return message;
 }
 

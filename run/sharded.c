@@ -354,6 +354,7 @@ bool sharded_create(ShardedOptimizer *s, Gpt *gpt, Comm *comm, Error *err)
     bool ok = true;
     for (int id = 0; id < GPT_BANKS && ok; id++)
         ok = describe(s, (BankId)id, err) && take_state(s, (BankId)id, &work, err);
+    s->work_bytes = work;
     if (ok && take(s, &s->work, work, err) && sharded_rows_create(s, err)) {
         const GptHooks hooks = {s, wait_weights, send_grads};
         gpt_set_hooks(gpt, &hooks);

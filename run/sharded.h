@@ -36,6 +36,7 @@ typedef struct {
     void *sent, *received;     // (tables, rows, n)
     void *real;                // (rows, n) received rows as `real`, where they are not
     int32_t *row, *id, *order; // on the device, as in Touched
+    size_t bytes;              // taken for these
 } ShardedRows;
 
 typedef struct {
@@ -44,8 +45,8 @@ typedef struct {
     ShardedBank bank[GPT_BANKS];
     ShardedRows rows;
     void *work;
-    size_t bytes;       // taken in all
-    bool sending, adam; // this is the step's last micro-batch; and Adam's turn
+    size_t bytes, work_bytes; // taken in all, and for `work`
+    bool sending, adam;       // this is the step's last micro-batch; and Adam's turn
 } ShardedOptimizer;
 
 // The model's parameters and gradients as a checkpoint holds them, whole.

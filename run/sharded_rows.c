@@ -12,6 +12,7 @@ static bool take(ShardedOptimizer *s, void **p, size_t bytes, Error *err)
 {
     const Ops *ops = gpt_ops(s->gpt);
     s->bytes += bytes;
+    s->rows.bytes += bytes;
     *p = ops->mem_alloc(bytes);
     return *p || fail(err,
                       "out of memory: %.2f GB for rows of embeddings on %s; a smaller "

@@ -10,10 +10,11 @@
 // Everything that the run takes of the device, by purpose.
 static void print_memory(Run *run)
 {
-    enum { ROWS = GPT_MEMORY_ROWS + 3 };
+    enum { ROWS = GPT_MEMORY_ROWS + 4 };
     static const char row[] = "  %-48s %10.1f MB";
-    const size_t work = run->comm ? 0 : run->optimizer.work_bytes; // of ranks: with the state
-    const size_t state = (run->comm ? run->sharded.bytes : run->optimizer.bytes) - work;
+    const size_t work = run->comm ? run->sharded.work_bytes : run->optimizer.work_bytes;
+    const size_t rows = run->comm ? run->sharded.rows.bytes : 0;
+    const size_t state = (run->comm ? run->sharded.bytes : run->optimizer.bytes) - work - rows;
     GptMemory memory[ROWS] = {{NULL, 0}};
     size_t own = 0, available = 0, all = 0;
     double total = 0;
@@ -21,7 +22,8 @@ static void print_memory(Run *run)
     memcpy(memory, gpt_memory(run->gpt), GPT_MEMORY_ROWS * sizeof *memory);
     memory[GPT_MEMORY_ROWS] = (GptMemory){"optimizer state", state};
     memory[GPT_MEMORY_ROWS + 1] = (GptMemory){"orthogonalisation", work};
-    memory[GPT_MEMORY_ROWS + 2] = (GptMemory){"the device's workspaces", own};
+    memory[GPT_MEMORY_ROWS + 2] = (GptMemory){"embedding gradients by rows", rows};
+    memory[GPT_MEMORY_ROWS + 3] = (GptMemory){"the device's workspaces", own};
     for (int i = 0; i < ROWS; i++) {
         total += (double)memory[i].bytes;
         if (memory[i].bytes)

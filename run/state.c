@@ -178,22 +178,31 @@ static bool all_finite(const void *data, SafetensorsDType type, size_t bytes)
     return finite;
 }
 
-// Copies a tensor from the device. A state that is not finite is refused, so that the checkpoints
-// kept are ones to go back to.
-static bool stage(const TrainState *state, StateTensor *t, Error *err)
+// Room on rank 0 for a tensor of the device.
+static bool take_room(const TrainState *state, StateTensor *t, Error *err)
 {
-    if (t->bytes == 0) return true;
-    if (!is_first_rank(state)) return get_tensor(state, t, NULL, err);
-    void *staged = malloc(t->bytes);
-    t->tensor.data = staged;
-    if (!staged) return fail(err, "out of memory while saving step %d", state->step);
-    if (!get_tensor(state, t, staged, err)) return false;
-    return all_finite(staged, t->tensor.dtype, t->bytes) ||
+    if (!is_first_rank(state)) return true;
+    t->tensor.data = malloc(t->bytes);
+    return t->tensor.data || fail(err, "out of memory while saving step %d", state->step);
+}
+
+// A state that is not finite is refused, so that the checkpoints kept are ones to go back to.
+static bool check_finite(const TrainState *state, const StateTensor *t, Error *err)
+{
+    return !is_first_rank(state) || all_finite(t->tensor.data, t->tensor.dtype, t->bytes) ||
            fail(err,
                 "step %d left numbers in %s that are infinite or not numbers: it is not saved "
                 "(earlier checkpoints are intact); resume from the last one with a lower "
                 "learning rate",
                 state->step, t->name);
+}
+
+// Copies a tensor from the device.
+static bool stage(const TrainState *state, StateTensor *t, Error *err)
+{
+    if (t->bytes == 0) return true;
+    return take_room(state, t, err) && get_tensor(state, t, (void *)t->tensor.data, err) &&
+           check_finite(state, t, err);
 }
 
 // What each rank counted goes to rank 0.
@@ -240,14 +249,16 @@ bool state_save(const TrainState *state, const char *folder, int keep, char path
 }
 
 bool state_dump_momentum(const TrainState *state, const char *folder, char path[FILE_PATH_MAX],
-                         Error *err)
+                         Error *warning, Error *err)
 {
     StateTensor list[MAX_TENSORS];
     SafetensorsTensor tensors[MAX_TENSORS];
     Metadata metadata = {0};
     int n = list_tensors(state, list), kept = 0;
-    bool ok = metadata_put_string(&metadata, "format", "turbomuon.c momentum 1", err) &&
-              metadata_put_int64(&metadata, "step", state->step, err);
+    bool collected = true;
+    warning->text[0] = '\0';
+    bool ok = metadata_put_string(&metadata, "format", "turbomuon.c momentum 1", warning) &&
+              metadata_put_int64(&metadata, "step", state->step, warning);
     for (int i = 0; i < n; i++) // what is left is at the list's beginning
         if (list[i].bank != GPT_BANKS && list[i].part == STATE_FIRST &&
             gpt_bank(state->gpt, list[i].bank)->muon) {
@@ -255,15 +266,22 @@ bool state_dump_momentum(const TrainState *state, const char *folder, char path[
             list[kept].tensor.name = list[kept].name;
             kept++;
         }
-    for (int i = 0; i < kept; i++) {
-        ok = ok && stage(state, &list[i], err);
+    for (int i = 0; i < kept && collected; i++) {
+        if (list[i].bytes > 0) {
+            ok = ok && take_room(state, &list[i], warning);
+            // The other ranks send it, whatever becomes of the file.
+            if (ok || state->sharded)
+                collected = get_tensor(state, &list[i], (void *)list[i].tensor.data, err);
+            ok = ok && collected && check_finite(state, &list[i], warning);
+        }
         tensors[i] = list[i].tensor;
     }
     snprintf(path, FILE_PATH_MAX, "%.3000s/momentum_%06d.safetensors", folder, state->step);
-    if (ok && is_first_rank(state)) ok = safetensors_save(path, tensors, kept, &metadata, err);
+    if (ok && collected && is_first_rank(state))
+        safetensors_save(path, tensors, kept, &metadata, warning);
     free_staged(list, kept);
     metadata_free(&metadata);
-    return ok;
+    return collected;
 }
 
 bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, Error *err)

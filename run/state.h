@@ -31,9 +31,10 @@ typedef struct {
 bool state_save(const TrainState *state, const char *folder, int keep, char path[FILE_PATH_MAX],
                 Error *err);
 // In the same way, the momentum of every matrix that is orthogonalised, under the names that a
-// checkpoint has: to `folder`/momentum_000060.safetensors for step 60.
+// checkpoint has: to `folder`/momentum_000060.safetensors for step 60. A file that rank 0 cannot
+// make is no failure: `warning` says why, else it is empty. False when a rank cannot send its part.
 bool state_dump_momentum(const TrainState *state, const char *folder, char path[FILE_PATH_MAX],
-                         Error *err);
+                         Error *warning, Error *err);
 // The recipe that a checkpoint, or an export (weights.h), was trained with, not yet finished
 // (recipe_finish), and whether its storage was "real".
 bool state_recipe(const Safetensors *file, Recipe *recipe, bool *real_storage, Error *err);

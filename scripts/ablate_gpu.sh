@@ -48,6 +48,24 @@ gpus=${GPUS:-$(echo "$visible" | tr , '\n' | grep -c . || true)}
 [ "$gpus" -gt 0 ] || gpus=1
 mkdir -p "$folder" runs
 
+# ---- machines ----------------------------------------------------------------------------------
+
+# machine.txt says of each table in the folder where, when and from which commit it was made: a line a
+# study, and of training, whose runs may be of several sittings, a line for each of these.
+made_by=$folder/machine.txt
+machine=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c |
+    sed 's/^ *\([0-9]*\) \([^,]*\), \(.*\)/\1 x \2, driver \3/' | paste -s -d ' ' - || true)
+commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null || true)
+forget() { # STUDY: its table is about to be made anew
+    [ -f "$made_by" ] || return 0
+    grep -v "^STUDIES=$1 " "$made_by" >"$made_by.new" || true
+    mv -f "$made_by.new" "$made_by"
+}
+note() { # STUDY [REMARK]: rows of its table were made here and now
+    line="STUDIES=$1 scripts/ablate_gpu.sh   # ${machine:-no GPU}, $(date +%F)${commit:+, commit $commit}${2:-}"
+    grep -sqxF "$line" "$made_by" || echo "$line" >>"$made_by"
+}
+
 # ---- training ----------------------------------------------------------------------------------
 
 table=$folder/training.csv
@@ -75,6 +93,7 @@ finish() { # method, seed: its rows, all at once; the run's folder is of no more
         "$folder/$1-$2.log")
     { grep -v "^$1,$2," "$table" && echo "$rows"; } >"$table.new"
     mv -f "$table.new" "$table"
+    note training ", $steps steps each"
     dumped=runs/$name/$(printf 'momentum_%06d.safetensors' "$dump_at")
     if [ -f "$dumped" ]; then mv -f "$dumped" "$momentum"; fi
     rm -rf "runs/$name"
@@ -92,7 +111,10 @@ finish_all() { # of the words in $running
     [ "$failed" -eq 0 ]
 }
 study_training() {
-    [ -f "$table" ] || echo "method,seed,step,loss,ms" >"$table"
+    if [ ! -f "$table" ]; then
+        forget training
+        echo "method,seed,step,loss,ms" >"$table"
+    fi
     running='' n=0 first="${methods%% *} ${seeds%% *}"
     for seed in $seeds; do
         for method in $methods; do
@@ -118,15 +140,16 @@ study_error() {
     if [ -f "$momentum" ]; then inputs=$inputs,momentum=$momentum; fi
     "$bench" --times=no --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --inputs "$inputs" \
         --errors-csv "$folder/error.csv" >"$folder/error.txt"
+    forget error
+    note error
 }
 study_time() {
     "$bench" --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --csv "$folder/time.csv" \
         >"$folder/time.txt"
+    forget time
+    note time
 }
 
-machine=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | sort | uniq -c |
-    sed 's/^ *\([0-9]*\) \([^,]*\), \(.*\)/\1 x \2, driver \3/' | tr '\n' ' ' || true)
-echo "scripts/ablate_gpu.sh   # ${machine:-no GPU }$(date +%F), $steps steps each" >"$folder/machine.txt"
 for study in $studies; do
     case $study in
     training | error | time) "study_$study" ;;

@@ -9,7 +9,8 @@
 # Reaches: 3.279 as published (3.2791, sd 0.0013); not yet run whole. p < 0.01 takes ten runs or more.
 #
 # usage: scripts/speedrun.sh [--runs N] [--steps K] [OPTION VALUE]...
-#   --steps K is a trial: fewer steps of the same schedule, which the verdict says. Other options go to train_gpt.
+#   --steps K is a trial: fewer steps of the same schedule, which the verdict says. Other options go to train_gpt;
+#   runs of one NAME have the same ones, but for those of GPUs and checkpoints, and others are refused.
 #   PROGRAM, VERDICT   train_gpt and verdict where they are built already
 #   TRAIN, VAL         shards that are there already
 #   WORK               the folder that runs/ is made in; NAME, what runs are called
@@ -53,6 +54,28 @@ if [ "$steps" -gt 0 ]; then
     name=$name-trial$steps
     set -- "$@" --steps "$steps"
 fi
+
+# What the runs of this name are trained with, a line each: all that is given but what may differ from one
+# sitting to the next.
+given=$(
+    printf 'train %s\nval %s\n' "$train" "$val"
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --gpus | --ranks | --device | --checkpoint-every | --keep | --threads) [ $# -lt 2 ] || shift ;;
+        --gpus=* | --ranks=* | --device=* | --checkpoint-every=* | --keep=* | --threads=*) ;;
+        *) printf '%s\n' "$1" ;;
+        esac
+        shift
+    done
+)
+options=runs/$name.options
+mkdir -p runs
+if [ -f "$options" ] && [ "$given" != "$(cat "$options")" ]; then
+    echo "error: the runs called $name were begun with other options, $(tr '\n' ' ' <"$options")and not" \
+        "$(printf "%s\n" "$given" | tr '\n' ' '): give the same, another NAME, or remove runs/$name-* and $options" >&2
+    exit 1
+fi
+printf "%s\n" "$given" >"$options"
 
 is_over() { # FILE: it ends with the validation of its last step
     [ -f "$1" ] && sed -n 's/^step:\([0-9]*\)\/\([0-9]*\) val_loss:.*/\1 \2/p' "$1" | tail -n 1 |

@@ -167,8 +167,7 @@ __device__ __forceinline__ void store_blocks_transposed(uint32_t address, const 
 // continues `chunk_bytes` further on (only where that dimension is not the one summed over).
 __device__ __forceinline__ uint64_t tile_descriptor(const void *tile, int chunk_bytes)
 {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)(chunk_bytes >> 4) << 16 |
-           (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+    return wgmma_matrix(shared_address(tile), (uint32_t)chunk_bytes);
 }
 
 // Keeps the compiler from moving accesses of accumulators across a fence or a wait.

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../run/clock.h"
 #include "../../run/peers.h"
 #include "../test.h"
 
@@ -121,6 +122,13 @@ static void one_fails(Peers *peers, int rank)
     for (;;) pause(); // until it is stopped
 }
 
+// It ends well, while the others still want its message.
+static void one_leaves(Peers *peers, int rank)
+{
+    Error err = {""};
+    if (rank != 2) peers_share_failure(peers, &err);
+}
+
 TEST(messages_reach_all) { CHECK(in_peers(exchange) == WORLD); }
 TEST(differences_are_refused) { CHECK(in_peers(differ) == WORLD); }
 TEST(a_failure_is_everybodys) { CHECK(in_peers(fail_in_two) == WORLD); }
@@ -130,6 +138,25 @@ TEST(ranks_leave_in_any_order)
     for (int round = 0; round < 5; round++) CHECK(in_peers(leave) == WORLD);
 }
 TEST(a_rank_that_fails_stops_all) { CHECK(in_peers(one_fails) == 0); }
+TEST(a_rank_that_left_is_not_waited_for)
+{
+    char text[512] = "";
+    FILE *said = tmpfile();
+    const int standard_error = dup(STDERR_FILENO);
+    const double start = now_ms();
+    fflush(stderr);
+    if (!said || standard_error < 0 || dup2(fileno(said), STDERR_FILENO) < 0) abort();
+    const int well = in_peers(one_leaves);
+    dup2(standard_error, STDERR_FILENO);
+    close(standard_error);
+    rewind(said);
+    const size_t n = fread(text, 1, sizeof text - 1, said);
+    fclose(said);
+    CHECK(well == 0 && now_ms() - start < 15000, "%d ended well, after %.0f ms", well,
+          now_ms() - start);
+    CHECK(n > 0 && !strcmp(text, "error: rank 2 is gone after step 0; all ranks are stopped\n"),
+          "one message: %s", text);
+}
 
 int main(void)
 {
@@ -139,5 +166,6 @@ int main(void)
     RUN(two_ranks_on_one_gpu_are_refused);
     RUN(ranks_leave_in_any_order);
     RUN(a_rank_that_fails_stops_all);
+    RUN(a_rank_that_left_is_not_waited_for);
     return TEST_SUMMARY();
 }

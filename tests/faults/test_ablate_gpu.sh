@@ -28,14 +28,24 @@ check "side by side" says 'seed 1, on GPU 1'
 check "errors were measured, with the momentum of a run" grep -q -e '--times=no .*momentum=runs/ablation-gpu-momentum.safetensors' calls
 check "which is there" [ -s runs/ablation-gpu-momentum.safetensors ]
 check "and times" grep -q -e '--csv gpu/time.csv' calls
-check "the machine is named" grep -q '^scripts/ablate_gpu.sh   # .*4 steps each' gpu/machine.txt
+check "the machine of each study is named" [ "$(sed 's/ scripts.*# .*, [0-9-]*, .*//; s/ scripts.*//' gpu/machine.txt)" = "STUDIES=training
+STUDIES=error
+STUDIES=time" ]
+check "with the steps of training" grep -q '^STUDIES=training scripts/ablate_gpu.sh   # .*, 4 steps each$' gpu/machine.txt
 check "no run is kept" [ -z "$(ls -d runs/ablation-gpu-*-* 2>/dev/null)" ]
 cp gpu/training.csv before.csv
+sed -i 's/# .*, \(20[0-9][0-9]\)/# another machine, \1/' gpu/machine.txt
+check "errors alone again" study gpu STUDIES=error
+check "are of this machine" [ "$(grep -c '^STUDIES=error ' gpu/machine.txt)" -eq 1 ]
+check "and no other's" no grep -q '^STUDIES=error .*another machine' gpu/machine.txt
+check "the others' stays" [ "$(grep -c 'another machine' gpu/machine.txt)" -eq 2 ]
 check "again" study gpu
 check "nothing is made again" cmp -s before.csv gpu/training.csv
+check "and that machine is still named" grep -q '^STUDIES=training .*another machine' gpu/machine.txt
 sed '/^turbo4,2,4/d' before.csv >gpu/training.csv # as a kill might leave it
 check "half a run" study gpu STUDIES=training
 check "is made whole" [ "$(rows)" -eq 8 ]
+check "by both machines" [ "$(grep -c '^STUDIES=training ' gpu/machine.txt)" -eq 2 ]
 check "without a row twice" [ -z "$(cut -d, -f1-3 gpu/training.csv | sort | uniq -d)" ]
 check "alone" [ "$(grep -c 'training with' log)" -eq 1 ]
 check "a method that is none" no study other METHODS="turbo4 nope"

@@ -49,7 +49,8 @@ check "of no GPU" no grep -q 'GPU |' page.md
 # of all is 0.0141 with 2 degrees of freedom; the difference 0.01 of the means has t = 0.7071, p = 0.553.
 gpu=gpu
 mkdir -p $gpu
-echo "scripts/ablate_gpu.sh   # 1 x a GPU, driver 1 2026-01-01" >$gpu/machine.txt
+echo "STUDIES=error scripts/ablate_gpu.sh   # 1 x an older GPU, driver 1, 2026-01-01
+STUDIES=time scripts/ablate_gpu.sh   # 1 x a GPU, driver 1, 2026-01-02" >$gpu/machine.txt
 echo "method,seed,step,loss,ms
 turbo4,1,4,5.00,10
 turbo4,1,8,4.00,10
@@ -69,7 +70,8 @@ echo "m,n,input,method,matrices,polar,orthogonality,rank,residual
 128,128,gaussian,turbo4,2,0.2,0.2,128,1e-13
 64,64,gaussian,turbo4,2,0.1,0.2,64,1e-13" >$gpu/error.csv
 check "the page with a GPU's tables" exits 0 page --folder whole --gpu gpu --page page.md --command "as tested"
-check "has their machine" grep -q '1 x a GPU' page.md
+check "has their machines" [ "$(grep -c '^    STUDIES=[a-z]* scripts.* x an* .*GPU' page.md)" -eq 2 ]
+check "the figure has that of the times" grep -q '1 x a GPU' page_gpu_peers.svg
 check "its figures" [ "$(grep -c '^!\[' page.md)" -eq "$(find . -maxdepth 1 -name 'page_*.svg' | wc -l)" ]
 check "the peers" grep -q 'takes less time than the fastest peer at 1 of 2 shapes' page.md
 check "a gram form that is not as accurate" grep -q 'at most 1.500 times .* may not be taken' page.md

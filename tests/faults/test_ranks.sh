@@ -212,6 +212,11 @@ mkdir -p runs/hindered/timeline.svg
 check "a timeline with a folder in its way" exits 0 --run hindered --timeline 5 $short
 check "is told" grep -q '^warning: .*timeline.svg: a folder is there' out
 check "and costs nothing of the run" same_state "$(checkpoint hindered 6)" "$(checkpoint timed 6)"
+mkdir -p runs/blocked/momentum_000003.safetensors
+check "momentum with a folder in its way" exits 0 --run blocked --dump-momentum 3,5 $short
+check "is told once" [ "$(grep -c '^warning: no momentum of step 3: .*a folder is there' out)" -eq 1 ]
+check "the other step's is written" grep -q '^momentum     runs/blocked/momentum_000005.safetensors' out
+check "and costs nothing of the run" same_state "$(checkpoint blocked 6)" "$(checkpoint timed 6)"
 for wrong in abc -1 nan 1e999 3x; do
     with TURBOMUON_STUB_MS=$wrong "$program" --run timed3 --timeline 6 $short
     check "TURBOMUON_STUB_MS=$wrong is refused" one_message "TURBOMUON_STUB_MS is \"$wrong\""

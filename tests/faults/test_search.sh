@@ -19,6 +19,11 @@ check "training dumps momentum" momentum
 check "is logged" grep -q "^momentum     runs/dump/momentum_000008.safetensors" out
 check "at the steps named" [ -f runs/dump/momentum_000001.safetensors ]
 check "at no other" [ ! -f runs/dump/momentum_000002.safetensors ]
+mkdir -p runs/blocked/momentum_000002.safetensors
+# shellcheck disable=SC2086
+check "a folder in its way" exits 0 $data $model --run blocked --samples 0 --steps 3 --dump-momentum 2,3
+check "is told" grep -q '^warning: no momentum of step 2: .*a folder is there' out
+check "and the run goes on" [ -s runs/blocked/momentum_000003.safetensors ]
 for steps in "," 0 "1," "1,,2" 007; do
     check "--dump-momentum $steps" exits 2 --dump-momentum $steps
     check "is refused" says "steps from 1 with commas between"

@@ -13,6 +13,15 @@ speedrun() {
     PROGRAM=$trainer VERDICT=$verdict WORK=$work TRAIN="$work/shards/corpus_train_*.bin" \
         VAL="$work/shards/corpus_val_*.bin" "$root/scripts/speedrun.sh" "$@" >out 2>log
 }
+speedrun_as() { # NAME OPTIONS...
+    NAME=$1
+    export NAME
+    shift
+    speedrun "$@"
+    result=$?
+    unset NAME
+    return $result
+}
 status() { # STATUS ARGUMENTS...: of the verdict
     wanted=$1
     shift
@@ -32,6 +41,13 @@ touch -d 2001-01-01 runs/speedrun-1/log.txt
 check "again" speedrun --runs 2 $small
 check "both are done" [ "$(grep -c 'speedrun-[12] is done' out)" -eq 2 ]
 check "and were left alone" [ runs/speedrun-1/log.txt -ot runs/speedrun-2/log.txt ]
+
+check "other options under the same name" no speedrun --runs 2 $small --muon-lr 0.5
+check "are refused" says 'speedrun were begun with other options.*not.*--muon-lr 0.5.*another NAME'
+check "and leave the runs alone" [ -s runs/speedrun-2/checkpoints/step_000010.safetensors ]
+check "other checkpoints are the same run" speedrun --runs 1 $small --keep 2
+check "another name" speedrun_as other --steps 1 $small --muon-lr 0.5
+check "has them" grep -q -e '--muon-lr 0.5' runs/other-trial1-1/log.jsonl
 
 # Stopped after step 7: with a checkpoint of step 5; with none.
 sed '/^step:8/,$d' runs/speedrun-1/log.txt >kept && mv kept runs/speedrun-1/log.txt

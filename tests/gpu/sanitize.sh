@@ -33,8 +33,12 @@ train() { # tool, kernels
 
 for tool in memcheck synccheck; do
     train "$tool" auto
-    check "$tool" "$build/tests/gpu/test_attention_cuda" --quick
+    for test in attention qkv_gate; do
+        check "$tool" "$build/tests/gpu/test_${test}_cuda" --quick
+    done
 done
 train racecheck portable
-TEST_KERNELS=portable check racecheck "$build/tests/gpu/test_attention_cuda" --quick
+for test in attention qkv_gate; do
+    TEST_KERNELS=portable check racecheck "$build/tests/gpu/test_${test}_cuda" --quick
+done
 exit $failed
