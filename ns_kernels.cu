@@ -9,13 +9,15 @@
 // of 8, which changes nothing.
 #include "ops/cuda/ns_passes.h"
 #include "ops/cuda/ns_products.h"
+#include "ops/cuda/pointwise.cuh"
 
 namespace
 {
 
 // Room for two iterates; the small matrices: A, B, and with gram the product of steps Q, its
 // successor, and room for half a step of A. `now` is the iterate, at first perhaps the caller's
-// matrices; it has `rows` rows, and the others up to M are zeros.
+// matrices; it has `rows` rows, and the others up to M are zeros. Where it lies transposed it has
+// neither padding nor a choice of rows.
 struct Work : NsBatch {
     char *x, *y, *a, *b, *q, *r, *t;
     const void *now;
@@ -62,7 +64,7 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
     w->range = reinterpret_cast<NsRange *>(take(b * sizeof(NsRange)));
     w->s = reinterpret_cast<float *>(take((b * w->M + kNsTail) * sizeof(float)));
     w->flags = reinterpret_cast<int *>(take(2 * b * sizeof(int)));
-    w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr};
+    w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr, false};
     const size_t parts = b * ns_sum_parts(w->product, method->norm, w->M);
     w->gram.norm = method->norm;
     if (method->norm == NS_NORM_AOL)
@@ -249,9 +251,15 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
         ns_small(w, out, out_type, x, type);
         return 0;
     }
-    const bool kept = !w.tall && w.M == w.m && w.N == w.n && out_type == w.type;
+    const bool as_it_lies = w.type != DT_F32 && ns_takes(type, x, n);
+    if (as_it_lies && w.tall) {
+        w.transposed = w.product.tall = true;
+        w.N = w.n;
+    }
+    const bool kept = out_type == w.type && (w.transposed || !w.tall) && w.M == w.m && w.N == w.n &&
+                      aligned16(out);
     void *const last = kept ? out : nullptr; // where the last product can write the result
-    if (!w.tall && w.N == w.n && w.type != DT_F32 && ns_takes(type, x, n))
+    if (as_it_lies)
         start_with_input(w, x, type, last);
     else
         start_with_copy(w, x, type, squares_known);

@@ -234,41 +234,41 @@ template <int kCount> __device__ __forceinline__ void hold(float (&d)[kCount])
 
 // clang-format on
 
-#define WGMMA(shape, type, regs, outs, i0, i1, i2)                                                 \
+#define WGMMA(shape, type, regs, outs, i0, i1, i2, i3)                                             \
     asm volatile("wgmma.mma_async.sync.aligned." shape ".f32." type "." type " {" regs "},"        \
-                 " %" #i0 ", %" #i1 ", 1, 1, 1, 0, %" #i2 ";"                                      \
+                 " %" #i0 ", %" #i1 ", 1, 1, 1, %" #i2 ", %" #i3 ";"                               \
                  : outs                                                                            \
-                 : "l"(a), "l"(b), "n"(kTransB))
+                 : "l"(a), "l"(b), "n"(kTransA), "n"(kTransB))
 
-// d (64,64) += A (64,16) B (16,64). A lies along K in shared memory; B along K (as B^T), or along
-// its columns with kTransB = 1.
-template <typename T, int kTransB>
+// d (64,64) += A (64,16) B (16,64). A lies along K in shared memory, B along K, too (as B^T); with
+// kTransA = 1 and kTransB = 1 along its rows and its columns.
+template <typename T, int kTransA, int kTransB>
 __device__ __forceinline__ void wgmma(float (&d)[32], uint64_t a, uint64_t b)
 {
     if constexpr (std::is_same<T, bf16>::value)
-        WGMMA("m64n64k16", "bf16", REGS_32, OUTS_32(d), 32, 33, 34);
+        WGMMA("m64n64k16", "bf16", REGS_32, OUTS_32(d), 32, 33, 34, 35);
     else
-        WGMMA("m64n64k16", "f16", REGS_32, OUTS_32(d), 32, 33, 34);
+        WGMMA("m64n64k16", "f16", REGS_32, OUTS_32(d), 32, 33, 34, 35);
 }
 
 // The same with 256 columns.
-template <typename T, int kTransB>
+template <typename T, int kTransA, int kTransB>
 __device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b)
 {
     if constexpr (std::is_same<T, bf16>::value)
-        WGMMA("m64n256k16", "bf16", REGS_128, OUTS_128(d), 128, 129, 130);
+        WGMMA("m64n256k16", "bf16", REGS_128, OUTS_128(d), 128, 129, 130, 131);
     else
-        WGMMA("m64n256k16", "f16", REGS_128, OUTS_128(d), 128, 129, 130);
+        WGMMA("m64n256k16", "f16", REGS_128, OUTS_128(d), 128, 129, 130, 131);
 }
 
 // The first 128 of 256 columns.
-template <typename T, int kTransB>
+template <typename T, int kTransA, int kTransB>
 __device__ __forceinline__ void wgmma_narrow(float (&d)[128], uint64_t a, uint64_t b)
 {
     if constexpr (std::is_same<T, bf16>::value)
-        WGMMA("m64n128k16", "bf16", REGS_64, OUTS_64(d), 64, 65, 66);
+        WGMMA("m64n128k16", "bf16", REGS_64, OUTS_64(d), 64, 65, 66, 67);
     else
-        WGMMA("m64n128k16", "f16", REGS_64, OUTS_64(d), 64, 65, 66);
+        WGMMA("m64n128k16", "f16", REGS_64, OUTS_64(d), 64, 65, 66, 67);
 }
 
 #undef WGMMA

@@ -29,21 +29,21 @@ namespace
 // ---- helpers: one thread each
 // ----------------------------------------------------------------------
 
-template <Product kProduct, bool kBig, typename Schedule>
+template <Product kProduct, bool kBig, bool kTall, typename Schedule>
 __device__ __forceinline__ void load(const Problem &problem, const Schedule &schedule, char *base,
                                      const Barriers &bar)
 {
     using S = Shape<kBig>;
+    using Lies = Turned<kProduct, kTall>;
     Ring<S::kStages> stage;
     Cursor<Schedule> at;
     for (bool more = at.start(problem, schedule, blockIdx.x); more;
          more = at.advance(problem, schedule)) {
         const NsTile t = at.tile;
         const NsStep &step = problem.step[t.step];
-        // A tile's rows are rows of P, its columns rows of Q, or in the apply columns of X.
         const CUtensorMap *rows = &problem.map[step.p], *cols = &problem.map[step.q];
         const bool shares = shares_rows<kProduct>(step, t);
-        int k = first_block(step, t) * kBlock;
+        int k = first_block<kProduct, kTall>(step, t) * kBlock;
         if constexpr (is_chain(kProduct))
             if (step.after)
                 counter_wait(problem.progress + t.matrix,
@@ -56,14 +56,17 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
             barrier_expect(full, (t.blocks + (shares ? 0 : S::kConsumers)) * kBlockBytes);
             if (!shares)
 #pragma unroll
-                for (int r = 0; r < S::kConsumers; r++)
-                    tma_load(to + r * kBlockBytes, rows, full, k, (t.row + r) * kBlock, t.matrix);
+                for (int r = 0; r < S::kConsumers; r++) {
+                    const int along = (t.row + r) * kBlock;
+                    tma_load(to + r * kBlockBytes, rows, full, Lies::kRows ? along : k,
+                             Lies::kRows ? k : along, t.matrix);
+                }
 #pragma unroll
             for (int c = 0; c < S::kBlocks; c++) {
                 const int along = (t.col + c) * kBlock;
                 if (c < t.blocks)
-                    tma_load(second + c * kBlockBytes, cols, full, kProduct == APPLY ? along : k,
-                             kProduct == APPLY ? k : along, t.matrix);
+                    tma_load(second + c * kBlockBytes, cols, full, Lies::kCols ? along : k,
+                             Lies::kCols ? k : along, t.matrix);
             }
             stage.advance();
             k += kBlock;
@@ -129,26 +132,26 @@ __device__ __forceinline__ void store(const Problem &problem, const Schedule &sc
 // -------------------------------------------------------------------------------------
 
 // d += the rows' block times the columns' blocks of a stage.
-template <typename T, int kTransB, bool kNarrow, int kCount>
+template <typename T, int kTransA, int kTransB, bool kNarrow, int kCount>
 __device__ __forceinline__ void multiply_stage(float (&d)[kCount], const char *rows,
                                                const char *cols)
 {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kBlock / 16; k++) {
-        const uint64_t a = tile_descriptor(rows + 32 * k, 0);
+        const uint64_t a = tile_descriptor(rows + (kTransA ? 2048 : 32) * k, 0);
         const uint64_t b = kTransB ? tile_descriptor(cols + 2048 * k, kBlockBytes)
                                    : tile_descriptor(cols + 32 * k, 0);
         if constexpr (kNarrow)
-            wgmma_narrow<T, kTransB>(d, a, b);
+            wgmma_narrow<T, kTransA, kTransB>(d, a, b);
         else
-            wgmma<T, kTransB>(d, a, b);
+            wgmma<T, kTransA, kTransB>(d, a, b);
     }
     wgmma_commit();
 }
 
 // A tile's k-blocks, from the stages on. `ahead` is called while the last one is on its way.
-template <typename T, int kTransB, bool kNarrow, typename S, int kCount, typename Ahead>
+template <typename T, typename Lies, bool kNarrow, typename S, int kCount, typename Ahead>
 __device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, const char *base,
                                               uint32_t rows_at, const Barriers &bar,
                                               Ring<S::kStages> &stage, Ahead ahead)
@@ -157,7 +160,8 @@ __device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, 
     const auto multiply = [&] {
         const char *const from = base + stage.at * S::kStage;
         barrier_wait(&bar.full[stage.at], stage.phase);
-        multiply_stage<T, kTransB, kNarrow>(d, from + rows_at, from + S::kConsumers * kBlockBytes);
+        multiply_stage<T, Lies::kRows, Lies::kCols, kNarrow>(d, from + rows_at,
+                                                             from + S::kConsumers * kBlockBytes);
     };
     hold(d);
     multiply();
@@ -176,12 +180,53 @@ __device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, 
     if (leader) barrier_arrive(&bar.empty[previous]);
 }
 
-template <typename T, Product kProduct, bool kBig, typename Schedule>
+// The addend of a consumer's rows of a tile that is zero so far, from the stages that it begins
+// with.
+template <typename T, Product kProduct, bool kBig, bool kTall>
+__device__ __forceinline__ void add_addend(float *d, const Problem &problem, const NsStep &step,
+                                           const NsTile &t, int row, int consumer, char *base,
+                                           uint32_t rows_at, const Barriers &bar,
+                                           Ring<Shape<kBig>::kStages> stage)
+{
+    using S = Shape<kBig>;
+    float gamma[2] = {step.beta / step.alpha, step.beta / step.alpha};
+    if constexpr (kProduct == APPLY && kTall) { // k-blocks of the rows, one after the other
+#pragma unroll
+        for (int g = 0; g < S::kBlocks; g++) {
+            const int col = t.col + g;
+            if (col >= problem.k_blocks) continue;
+            barrier_wait(&bar.full[stage.at], stage.phase);
+            float *const block = d + g * kAccumulators;
+            add_block<T, false>(block, shared_address(base + stage.at * S::kStage) + rows_at,
+                                gamma);
+            if (problem.factors)
+                scale_columns(block, problem.factors + (size_t)t.matrix * problem.n + col * kBlock,
+                              problem.n - col * kBlock);
+            stage.advance();
+        }
+        return;
+    }
+    if (consumer == 1) stage.advance();
+    if (kProduct == APPLY && problem.factors)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int r = row * kBlock + lane_row() + 8 * i;
+            if (r < problem.m) gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
+        }
+    barrier_wait(&bar.full[stage.at], stage.phase);
+    const uint32_t from = shared_address(base + stage.at * S::kStage) + S::kConsumers * kBlockBytes;
+#pragma unroll
+    for (int g = 0; g < S::kBlocks; g++)
+        if (g < t.blocks)
+            add_block<T, kProduct != APPLY>(d + g * kAccumulators, from + g * kBlockBytes, gamma);
+}
+
+template <typename T, Product kProduct, bool kBig, bool kTall, typename Schedule>
 __device__ __forceinline__ void consume(const Problem &problem, const Schedule &schedule,
                                         char *base, const Barriers &bar, int consumer)
 {
     using S = Shape<kBig>;
-    constexpr int kTransB = kProduct == APPLY;
+    using Lies = Turned<kProduct, kTall>;
     char *const slots = base + S::kSlotsAt + consumer * S::kSlots * kBlockBytes;
     Ring<S::kStages> stage;
     Ring<S::kSlots> slot;
@@ -198,34 +243,16 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
                                      : consumer * kBlockBytes;
 #pragma unroll
         for (int i = 0; i < S::kBlocks * kAccumulators; i++) d[i] = 0;
-        if (step.beta != 0) {
-            Ring<S::kStages> mine = stage;
-            if (consumer == 1) mine.advance();
-            float gamma[2] = {step.beta / step.alpha, step.beta / step.alpha};
-            if (kProduct == APPLY && problem.factors)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const int r = row * kBlock + lane_row() + 8 * i;
-                    if (r < problem.m)
-                        gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
-                }
-            barrier_wait(&bar.full[mine.at], mine.phase);
-            const uint32_t from =
-                shared_address(base + mine.at * S::kStage) + S::kConsumers * kBlockBytes;
-#pragma unroll
-            for (int g = 0; g < S::kBlocks; g++)
-                if (g < t.blocks)
-                    add_block<T, kProduct != APPLY>(d + g * kAccumulators, from + g * kBlockBytes,
-                                                    gamma);
-        }
+        if (step.beta != 0)
+            add_addend<T, kProduct, kBig, kTall>(d, problem, step, t, row, consumer, base, rows_at,
+                                                 bar, stage);
         const auto ahead = [&] { more = at.advance(problem, schedule); };
         if (kBig && kProduct != APPLY && t.blocks == 2) {
             if constexpr (kBig)
-                multiply_tile<T, kTransB, true, S>(d, problem.k_blocks, base, rows_at, bar, stage,
-                                                   ahead);
-        } else {
-            multiply_tile<T, kTransB, false, S>(d, problem.k_blocks, base, rows_at, bar, stage,
+                multiply_tile<T, Lies, true, S>(d, problem.k_blocks, base, rows_at, bar, stage,
                                                 ahead);
+        } else {
+            multiply_tile<T, Lies, false, S>(d, problem.k_blocks, base, rows_at, bar, stage, ahead);
         }
 
         if constexpr (is_chain(kProduct) || kProduct == APPLY)
@@ -239,7 +266,7 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
 }
 #endif
 
-template <typename T, Product kProduct, bool kBig>
+template <typename T, Product kProduct, bool kBig, bool kTall>
 __global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
     product_kernel(const __grid_constant__ Problem problem)
 {
@@ -250,7 +277,7 @@ __global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
     __shared__ uint64_t staged[S::kSlots * S::kConsumers], drained[S::kSlots * S::kConsumers];
     const Barriers bar = {full, empty, staged, drained};
     char *const base = shared + (1024 - (shared_address(shared) & 1023)) % 1024;
-    const typename ScheduleOf<kProduct, kBig>::Type schedule(problem);
+    const typename ScheduleOf<kProduct, kBig, kTall>::Type schedule(problem);
     constexpr bool kStores = is_chain(kProduct) || kProduct == APPLY;
 
     if (threadIdx.x == 0) {
@@ -271,7 +298,7 @@ __global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
         registers_give<40>();
         const int warp = (int)threadIdx.x / kWarp;
         if (threadIdx.x % kWarp) return;
-        if (warp == 0) load<kProduct, kBig>(problem, schedule, base, bar);
+        if (warp == 0) load<kProduct, kBig, kTall>(problem, schedule, base, bar);
         if (kStores && warp > 0 && warp <= S::kConsumers) {
             const int of = warp - 1;
             const Barriers its = {full, empty, staged + S::kSlots * of, drained + S::kSlots * of};
@@ -281,7 +308,7 @@ __global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
         return;
     }
     if (kBig) registers_take<232>();
-    consume<T, kProduct, kBig>(problem, schedule, base, bar, consumer);
+    consume<T, kProduct, kBig, kTall>(problem, schedule, base, bar, consumer);
 #endif
 }
 
@@ -335,7 +362,7 @@ template <bool kBig> int rounds(const Problem &problem, bool pairs)
     return ceil_div((size_t)items, multiprocessors());
 }
 
-template <typename T, Product kProduct, bool kBig>
+template <typename T, Product kProduct, bool kBig, bool kTall>
 void launch_with(Problem &problem, cudaStream_t stream)
 {
     using S = Shape<kBig>;
@@ -343,27 +370,45 @@ void launch_with(Problem &problem, cudaStream_t stream)
         problem.pairs = kBig && rounds<kBig>(problem, true) < rounds<kBig>(problem, false);
         problem.group = group_of(problem.batch, NsTriangle<kBig>(problem.m, problem.pairs).items);
     }
-    const typename ScheduleOf<kProduct, kBig>::Type schedule(problem);
-    launch<product_kernel<T, kProduct, kBig>, S::kThreads>(problem, schedule.total, S::kBytes,
-                                                           stream);
+    const typename ScheduleOf<kProduct, kBig, kTall>::Type schedule(problem);
+    launch<product_kernel<T, kProduct, kBig, kTall>, S::kThreads>(problem, schedule.total,
+                                                                  S::kBytes, stream);
 }
 
-template <Product kProduct> void run(DType type, bool small, Problem &problem, cudaStream_t stream)
+template <Product kProduct, bool kTall = false>
+void run(DType type, bool small, Problem &problem, cudaStream_t stream)
 {
     if constexpr (kProduct != APPLY) {
-        if (small && type == DT_BF16) return launch_with<bf16, kProduct, false>(problem, stream);
-        if (small) return launch_with<__half, kProduct, false>(problem, stream);
+        if (small && type == DT_BF16)
+            return launch_with<bf16, kProduct, false, kTall>(problem, stream);
+        if (small) return launch_with<__half, kProduct, false, kTall>(problem, stream);
     }
     if (type == DT_BF16)
-        launch_with<bf16, kProduct, true>(problem, stream);
+        launch_with<bf16, kProduct, true, kTall>(problem, stream);
     else
-        launch_with<__half, kProduct, true>(problem, stream);
+        launch_with<__half, kProduct, true, kTall>(problem, stream);
 }
 
 // k-blocks that sum over k, whole addends of a tile's rows.
 int k_blocks(bool small, int k)
 {
     return small ? ceil_div((size_t)k, kBlock) : 2 * ceil_div((size_t)k, 2 * kBlock);
+}
+
+// Of X (rows,k), or (k,rows) where it lies transposed.
+CUtensorMap map_of_x(const NsProduct &w, DType type, const void *x, int rows, int k)
+{
+    return w.tall ? tensor_map(type, x, w.batch, k, rows) : tensor_map(type, x, w.batch, rows, k);
+}
+
+// The product of an X.
+template <Product kProduct>
+void run_of_x(const NsProduct &w, DType type, bool small, Problem &problem)
+{
+    if (w.tall)
+        run<kProduct, true>(type, small, problem, w.stream);
+    else
+        run<kProduct>(type, small, problem, w.stream);
 }
 
 } // namespace
@@ -380,9 +425,12 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
     for (int i = 0; i < steps.count; i++) problem.step[i] = steps.step[i];
     for (int i = 0; i < kNsMatrices; i++)
         if (steps.matrix[i])
-            problem.map[i] = tensor_map(w.type, steps.matrix[i], w.batch, m, i == kNsX ? k : m);
+            problem.map[i] = i == kNsX ? map_of_x(w, w.type, steps.matrix[i], m, k)
+                                       : tensor_map(w.type, steps.matrix[i], w.batch, m, m);
     if (steps.factors)
         run<SCALED>(w.type, small, problem, w.stream);
+    else if (steps.matrix[kNsX])
+        run_of_x<SYMMETRIC>(w, w.type, small, problem);
     else
         run<SYMMETRIC>(w.type, small, problem, w.stream);
 }
@@ -395,14 +443,14 @@ void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(small, n);
     problem.count = 1;
     problem.gram = gram.a, problem.row_sums = gram.row_sums, problem.squares = gram.squares;
-    problem.map[0] = tensor_map(type, x, w.batch, rows, n);
+    problem.map[0] = map_of_x(w, type, x, rows, n);
     problem.step[0] = {0, 0, 0, kNsNone, 0, 1, 0, 0, false};
     if (gram.norm == NS_NORM_AOL)
-        run<GRAM_ROW_SUMS>(type, small, problem, w.stream);
+        run_of_x<GRAM_ROW_SUMS>(w, type, small, problem);
     else if (gram.norm == NS_NORM_SCHATTEN4)
-        run<GRAM_SQUARES>(type, small, problem, w.stream);
+        run_of_x<GRAM_SQUARES>(w, type, small, problem);
     else
-        run<GRAM>(type, small, problem, w.stream);
+        run_of_x<GRAM>(w, type, small, problem);
 }
 
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m)
@@ -425,12 +473,14 @@ void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, 
                      int n, float beta, const float *s, int *flags)
 {
     Problem problem = {};
-    problem.batch = w.batch, problem.m = m, problem.n = n, problem.k_blocks = k_blocks(false, m);
+    problem.batch = w.batch, problem.m = w.tall ? n : m, problem.n = w.tall ? m : n;
+    problem.k_blocks = k_blocks(false, m);
     problem.count = 1;
     problem.factors = s, problem.flags = flags;
-    problem.map[0] = tensor_map(w.type, x, w.batch, rows, n);
+    problem.map[0] = map_of_x(w, w.type, x, rows, n);
     problem.map[1] = tensor_map(w.type, p, w.batch, m, m);
-    problem.map[2] = tensor_map(w.type, y, w.batch, m, n);
+    problem.map[2] = map_of_x(w, w.type, y, m, n);
     problem.step[0] = {1, 0, 2, kNsNone, 0, 1, beta, 0, false};
-    run<APPLY>(w.type, false, problem, w.stream);
+    if (w.tall) std::swap(problem.step[0].p, problem.step[0].q);
+    run_of_x<APPLY>(w, w.type, false, problem);
 }

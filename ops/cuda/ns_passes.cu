@@ -73,20 +73,21 @@ __device__ __forceinline__ bool fits_float(double factor)
     return factor > 0x1p-120 && factor < 0x1p120;
 }
 
-// Row `row` of A = X X^T, X = factor x, by a block, each number by a warp; its sum of magnitudes,
-// and of squares, to all threads.
+// Row `row` of A = X X^T, X = factor x, or x^T when `tall`, by a block, each number by a warp; its
+// sum of magnitudes, and of squares, to all threads.
 template <typename T>
-__device__ void gram_row(float *a, double *magnitudes, double *squares, const T *x, double factor,
-                         int row, int m, int n, int M, double *room)
+__device__ void gram_row(float *a, double *magnitudes, double *squares, const T *x, bool tall,
+                         double factor, int row, int m, int n, int M, double *room)
 {
+    const size_t of_row = tall ? 1 : n, of_k = tall ? m : 1;
     const bool fits = fits_float(factor);
     double sum = 0, square = 0;
     for (int col = threadIdx.x / kWarp; col < M; col += kBlock / kWarp) {
         float dot = 0;
         if (row < m && col < m)
             for (int k = threadIdx.x % kWarp; k < n; k += kWarp)
-                dot += scaled(load_stored(x, (size_t)row * n + k), factor, fits) *
-                       scaled(load_stored(x, (size_t)col * n + k), factor, fits);
+                dot += scaled(load_stored(x, row * of_row + k * of_k), factor, fits) *
+                       scaled(load_stored(x, col * of_row + k * of_k), factor, fits);
         dot = warp_sum(dot);
         if (threadIdx.x % kWarp) continue;
         if (col <= row) a[(size_t)row * M + col] = dot;
@@ -126,7 +127,7 @@ __global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, co
 // not 1. There are at least as many parts of squares as blocks.
 template <typename T>
 __global__ void gram_again_kernel(const NsRange *range, const NsGram gram, int parts,
-                                  const T *input, int m, int n, int M)
+                                  const T *input, bool tall, int m, int n, int M)
 {
     __shared__ double room[kBlock / kWarp];
     const int matrix = blockIdx.y;
@@ -137,7 +138,7 @@ __global__ void gram_again_kernel(const NsRange *range, const NsGram gram, int p
     double squares = 0;
     for (int row = blockIdx.x * kSide; row < min(M, (int)(blockIdx.x + 1) * kSide); row++) {
         double magnitudes, square;
-        gram_row(a, &magnitudes, &square, x, factor, row, m, n, M, room);
+        gram_row(a, &magnitudes, &square, x, tall, factor, row, m, n, M, room);
         squares += square;
         if (gram.row_sums)
             for (int p = threadIdx.x; p < parts; p += kBlock)
@@ -148,10 +149,10 @@ __global__ void gram_again_kernel(const NsRange *range, const NsGram gram, int p
             gram.squares[(size_t)matrix * parts + p] = p == (int)blockIdx.x ? squares : 0;
 }
 
-// Grid (parts, batch): rows of N numbers from rows of n.
+// Grid (parts, batch): rows of N numbers from rows of n; s are factors of rows, or of columns.
 template <typename T, typename S>
-__global__ void load_kernel(T *x, const S *source, const NsRange *range, const float *s, int m,
-                            int n, int M, int N)
+__global__ void load_kernel(T *x, const S *source, const NsRange *range, const float *s,
+                            bool of_cols, int m, int n, int M, int N)
 {
     const double factor = range[blockIdx.y].factor;
     const bool fits = fits_float(factor);
@@ -168,9 +169,10 @@ __global__ void load_kernel(T *x, const S *source, const NsRange *range, const f
             else
                 for (int e = 0; e < 8; e++)
                     v[e] = col + e < n ? load_stored(from, (size_t)row * n + col + e) : 0;
-            const float of_row = s ? s[(size_t)blockIdx.y * M + row] : 1;
+            const float *const of = s ? s + (size_t)blockIdx.y * (of_cols ? N : M) : nullptr;
 #pragma unroll
-            for (int e = 0; e < 8; e++) v[e] = scaled(v[e], factor, fits) * of_row;
+            for (int e = 0; e < 8; e++)
+                v[e] = scaled(v[e], factor, fits) * (of ? of[of_cols ? col + e : row] : 1);
         }
         store_points<Whole>(to, 8 * i, v);
     }
@@ -347,7 +349,7 @@ void ns_range_of_gram(const NsBatch &w, const void *input, DType type, int parts
         CHECK_LAUNCH();
         if (w.method->norm == NS_NORM_NONE) return;
         gram_again_kernel<<<dim3(ceil_div((size_t)w.M, kSide), w.batch), kBlock, 0, w.stream>>>(
-            w.range, w.gram, parts, x, w.m, w.n, w.M);
+            w.range, w.gram, parts, x, w.tall, w.m, w.n, w.M);
     });
     CHECK_LAUNCH();
 }
@@ -358,13 +360,16 @@ void ns_load(const NsBatch &w, void *x, const void *source, DType type, const fl
         with_dtype(type, [&](auto *u) {
             auto *to = static_cast<decltype(t)>(x);
             auto *from = static_cast<decltype(u)>(const_cast<void *>(source));
-            if (w.tall)
+            if (w.transposed)
+                load_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
+                    to, from, w.range, s, true, w.n, w.m, w.N, w.M);
+            else if (w.tall)
                 load_tall_kernel<<<dim3(ceil_div(w.N, kTile), ceil_div(w.M, kTile), w.batch),
                                    dim3(kTile, kLanes), 0, w.stream>>>(to, from, w.range, s, w.m,
                                                                        w.n, w.M, w.N);
             else
                 load_kernel<<<parts_of(w, (size_t)w.M * w.N), kBlock, 0, w.stream>>>(
-                    to, from, w.range, s, w.m, w.n, w.M, w.N);
+                    to, from, w.range, s, false, w.m, w.n, w.M, w.N);
         });
     });
     CHECK_LAUNCH();
@@ -384,12 +389,13 @@ void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input)
 void ns_store(const NsBatch &w, void *out, DType type, const void *x)
 {
     const int rows = w.tall ? w.n : w.m, cols = w.tall ? w.m : w.n;
+    const int M = w.transposed ? w.N : w.M, N = w.transposed ? w.M : w.N;
     with_dtype(type, [&](auto *d) {
         with_dtype(w.type, [&](auto *t) {
             store_kernel<<<dim3(ceil_div(cols, kTile), ceil_div(rows, kTile), w.batch),
                            dim3(kTile, kLanes), 0, w.stream>>>(
                 static_cast<decltype(d)>(out), static_cast<decltype(t)>(const_cast<void *>(x)),
-                w.flags, w.failed, rows, cols, w.M, w.N, w.tall);
+                w.flags, w.failed, rows, cols, M, N, w.tall && !w.transposed);
         });
     });
     CHECK_LAUNCH();

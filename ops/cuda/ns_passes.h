@@ -13,12 +13,13 @@ struct NsRange {
 };
 
 // A batch at work. The iterate is (M,N), M <= N, padded with zeros to multiples of 8 from (m,n);
-// the caller's matrices are (m,n), or (n,m) when `tall`.
+// the caller's matrices are (m,n), or (n,m) when `tall`. When `transposed`, which only tall ones are,
+// the iterate lies as they do, (n,m), without padding.
 struct NsBatch {
     const NsMethod *method;
     DType type; // storage: DT_BF16, DT_F16 or DT_F32
     int batch, m, n, M, N;
-    bool tall;
+    bool tall, transposed;
     cudaStream_t stream;
     double *partial; // (batch, ns_parts(M N)): sums of squares
     NsRange *range;  // (batch)
@@ -46,12 +47,12 @@ void ns_range(const NsBatch &w, int parts);
 // `parts` sums are computed again, without tensor cores: milliseconds for a bank of 22 x 768 x
 // 3072, seconds for one 4096 x 16384. Clears flags and failed, too.
 void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int parts);
-// X = R(factor diag(s) source), transposed if tall; s may be NULL for ones.
+// X = R(factor diag(s) source); s may be NULL for ones.
 void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s);
 // s from the `parts` sums that ns_gram left, then a = R(diag(s) A diag(s)). s is for X, or with
 // `of_input` for the caller's matrices: it includes the factor.
 void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input);
-// out (batch, the caller's shape) = x, transposed if tall; NaN where flagged.
+// out (batch, the caller's shape) = x; NaN where flagged.
 void ns_store(const NsBatch &w, void *out, DType type, const void *x);
 // NaN over the flagged matrices of out, which the last product wrote.
 void ns_poison(const NsBatch &w, void *out);

@@ -11,6 +11,7 @@ namespace
 
 // What a launch makes: C = alpha P Q^T + beta Q of a chain, the last one's columns times factors or
 // not; the lower triangle of X X^T in fp32, with sums of it or without; P X + beta diag(factors) X.
+// Where X lies transposed, as `kTall` says below, the last is X^T P^T + beta X^T diag(factors).
 enum Product { SYMMETRIC, SCALED, GRAM, GRAM_ROW_SUMS, GRAM_SQUARES, APPLY };
 __host__ __device__ constexpr bool is_chain(Product p) { return p == SYMMETRIC || p == SCALED; }
 
@@ -40,11 +41,12 @@ struct Problem {
     NsStep step[kNsSteps];
 };
 
-template <Product kProduct, bool kBig> struct ScheduleOf {
+// The tiles of the apply go along X's shorter side first, since those share what they read of it.
+template <Product kProduct, bool kBig, bool kTall> struct ScheduleOf {
     using Type = NsTriangles<kBig>;
 };
-template <> struct ScheduleOf<APPLY, true> {
-    using Type = NsRectangle;
+template <bool kTall> struct ScheduleOf<APPLY, true, kTall> {
+    using Type = NsRectangle<kTall>;
 };
 
 #if ON_HOPPER
@@ -94,11 +96,18 @@ __device__ __forceinline__ bool shares_rows(const NsStep &step, const NsTile &t)
     return kProduct != APPLY && step.p == step.q && t.row >= t.col && t.row < t.col + t.blocks;
 }
 
-// The first k-block of a tile: the one with the first consumer's addend, where there is one.
+// The first k-block of a tile: the one with the first addend, where there is one.
+template <Product kProduct, bool kTall>
 __device__ __forceinline__ int first_block(const NsStep &step, const NsTile &t)
 {
-    return step.beta != 0 ? t.row : 0;
+    return step.beta == 0 ? 0 : kProduct == APPLY && kTall ? t.col : t.row;
 }
+
+// Whether the sums run along the rows of an operand as it lies, and not along its columns.
+template <Product kProduct, bool kTall> struct Turned {
+    static constexpr bool kRows = kTall && kProduct != APPLY;
+    static constexpr bool kCols = kTall != (kProduct == APPLY);
+};
 
 // Whether block (row, col) of a tile belongs to the triangle.
 template <Product kProduct>

@@ -195,9 +195,9 @@ double ns_symmetric_area(DType type, int batch, int m)
     return hopper(type) ? ns_hopper_area(batch, m) : (double)m * m;
 }
 
-bool ns_takes(DType type, const void *x, int n)
+bool ns_takes(DType type, const void *x, int length)
 {
-    return hopper(type) && aligned16(x) && n % 8 == 0;
+    return hopper(type) && aligned16(x) && length % 8 == 0;
 }
 
 void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,

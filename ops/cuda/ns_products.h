@@ -17,6 +17,7 @@ struct NsProduct {
     int *progress;  // (batch): zeros at first; counts finished tiles from then on
     int *steps_run; // on the host: how many steps `progress` counts, zero at first
     cudaStream_t stream;
+    bool tall; // X, and Y of ns_apply, lie transposed, (n,m); not for cuBLASLt, and m % 8 == 0
 };
 
 // C = alpha P Q^T + beta Q for P, Q, C of an NsChain, C known to be symmetric, and Q too where beta
@@ -29,7 +30,7 @@ struct NsStep {
     bool upper;
 };
 constexpr int kNsNone = -1, kNsMatrices = 6, kNsSteps = 4 * NS_MAX_ITERATIONS;
-constexpr int kNsX = kNsMatrices - 1; // this one is (m,k): P and Q of a chain of one step
+constexpr int kNsX = kNsMatrices - 1; // this one is X, (m,k): P and Q of a chain of one step
 
 // Steps on (batch,m,m) matrices, `after` never less than that of the step before; `factors`
 // (batch,m, and 128 more that may be read) multiply the columns of the last C, or of its copy where
@@ -58,8 +59,9 @@ struct NsGram {
 void ns_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows, int m,
              int n);
 int ns_sum_parts(const NsProduct &w, NsNorm norm, int m);
-// Whether ns_gram and ns_apply take matrices of this type that lie here with rows of n numbers.
-bool ns_takes(DType type, const void *x, int n);
+// Whether ns_gram and ns_apply take matrices of this type that lie here with rows of such a length,
+// tall ones included.
+bool ns_takes(DType type, const void *x, int length);
 
 // out = R((factor in + diagonal I) diag(s)), (batch,m,m); s may be NULL.
 void ns_affine(const NsProduct &w, void *out, const void *in, int m, float factor, float diagonal,

@@ -123,13 +123,13 @@ template <bool kBig> struct NsTriangles {
     }
 };
 
-// All tiles of (m,n), 128 x 256, one column of them after the other.
-struct NsRectangle {
-    int rows, per_matrix, total;
+// All tiles of (m,n), 128 x 256, one column of them after the other, or one row.
+template <bool kByRows> struct NsRectangle {
+    int rows, cols, per_matrix, total;
 
     template <typename Chain>
     NS_BOTH explicit NsRectangle(const Chain &c)
-        : rows((c.m + 127) / 128), per_matrix(rows * ((c.n + 255) / 256)),
+        : rows((c.m + 127) / 128), cols((c.n + 255) / 256), per_matrix(rows * cols),
           total(per_matrix * c.batch)
     {
     }
@@ -139,7 +139,9 @@ struct NsRectangle {
     }
     template <typename Chain> NS_BOTH NsTile tile(const Chain &, const NsItem &i, int) const
     {
-        return {i.matrix, 0, 2 * (i.index % rows), 4 * (i.index / rows), 4, i.index};
+        const int row = kByRows ? i.index / cols : i.index % rows;
+        const int col = kByRows ? i.index % cols : i.index / rows;
+        return {i.matrix, 0, 2 * row, 4 * col, 4, i.index};
     }
 };
 

@@ -72,6 +72,16 @@ __device__ __forceinline__ void add_block(float *d, uint32_t block, const float 
     }
 }
 
+// d diag(factors), where those are of the block's columns, of which there are `count`.
+__device__ __forceinline__ void scale_columns(float *d, const float *factors, int count)
+{
+#pragma unroll
+    for (int i = 0; i < kAccumulators; i++) {
+        const int col = 8 * (i / 4) + lane_col() + i % 2;
+        if (col < count) d[i] *= factors[col];
+    }
+}
+
 // alpha d in 16-bit numbers: v[2j + i] has those of row i and columns 8j ...
 template <typename T>
 __device__ __forceinline__ void pack_block(uint32_t (&v)[kAccumulators / 2], const float *d,

@@ -93,23 +93,29 @@ TEST(triangles)
                     }
 }
 
+template <bool kByRows> int wrong_of_rectangle(int m, int n)
+{
+    const Chain c = {3, m, n, 3, 1, false, {}};
+    const NsRectangle<kByRows> schedule(c);
+    const int rows = 2 * ((m + 127) / 128), cols = 4 * ((n + 255) / 256);
+    std::vector<int> seen((size_t)c.batch * rows * cols);
+    for (int i = 0; i < schedule.total; i++) {
+        const NsTile t = schedule.tile(c, schedule.item(c, i), 0);
+        for (int row = t.row; row < t.row + 2; row++)
+            for (int col = t.col; col < t.col + t.blocks; col++)
+                seen[((size_t)t.matrix * rows + row) * cols + col]++;
+    }
+    int wrong = 0;
+    for (int count : seen) wrong += count != 1;
+    return wrong;
+}
+
 TEST(rectangles)
 {
     for (int m : {8, 128, 136, 768})
         for (int n : {8, 256, 264, 3072}) {
-            const Chain c = {3, m, n, 3, 1, false, {}};
-            const NsRectangle schedule(c);
-            const int rows = 2 * ((m + 127) / 128), cols = 4 * ((n + 255) / 256);
-            std::vector<int> seen((size_t)c.batch * rows * cols);
-            for (int i = 0; i < schedule.total; i++) {
-                const NsTile t = schedule.tile(c, schedule.item(c, i), 0);
-                for (int row = t.row; row < t.row + 2; row++)
-                    for (int col = t.col; col < t.col + t.blocks; col++)
-                        seen[((size_t)t.matrix * rows + row) * cols + col]++;
-            }
-            int wrong = 0;
-            for (int count : seen) wrong += count != 1;
-            CHECK(!wrong, "%d x %d: %d blocks", m, n, wrong);
+            const int wide = wrong_of_rectangle<false>(m, n), tall = wrong_of_rectangle<true>(n, m);
+            CHECK(!wide && !tall, "%d x %d: %d and %d blocks", m, n, wide, tall);
         }
 }
 
