@@ -71,8 +71,10 @@ static bool read_lists(Bench *b, Options *o, Error *err)
         BankShape s = {0};
         int used = 0;
         if (sscanf(word, "%4dx%5dx%5d%n", &s.batch, &s.m, &s.n, &used) != 3 || word[used] ||
-            s.batch < 1 || s.m < 1 || s.n < s.m || s.n > 16384)
-            return fail(err, "--shapes: '%.40s' is not BxMxN with 1 <= M <= N <= 16384", word);
+            s.batch < 1 || s.m < 1 || s.n < 1 || s.m > 16384 || s.n > 16384)
+            return fail(err, "--shapes: '%.40s' is not BxMxN, sizes from 1 to 16384", word);
+        if (s.m > s.n && (o->products || o->errors || *o->errors_csv))
+            return fail(err, "--shapes: '%.40s' is tall, and only times are for tall ones", word);
         if (b->shapes == NS_BENCH_SHAPES)
             return fail(err, "--shapes: more than %d", NS_BENCH_SHAPES);
         b->shape[b->shapes++] = s;

@@ -118,9 +118,10 @@ extern "C" void ns_bench_time(NsTime *times, const NsMethod *methods, int n_meth
                                      x + i * numbers, DT_BF16, false, s.batch, s.m, s.n, work,
                                      bench_stream());
         });
-        const double half = 0.5 * s.m * s.m, area = ns_symmetric_area(method.storage, s.batch, s.m);
-        const double flops = s.batch * flops_of(method, s.m, s.n, half);
-        const double executed = s.batch * flops_of(method, s.m, s.n, area);
+        const int m = std::min(s.m, s.n), n = std::max(s.m, s.n);
+        const double half = 0.5 * m * m, area = ns_symmetric_area(method.storage, s.batch, m);
+        const double flops = s.batch * flops_of(method, m, n, half);
+        const double executed = s.batch * flops_of(method, m, n, area);
         times[k] = {us, flops / us * 1e-6, executed / us * 1e-6, flops / kPeak / (us * 1e-6),
                     ns_failed_cuda(work, bench_stream())};
         CUDA_CHECK(cudaFree(work));
