@@ -69,6 +69,36 @@ __device__ __forceinline__ void barrier_wait(uint64_t *bar, uint32_t parity)
                  : "memory");
 }
 
+// ---- clusters of two blocks
+// -----------------------------------------------------------------------------------
+
+__device__ __forceinline__ uint32_t cluster_rank()
+{
+    uint32_t rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+
+// Arrives on the barrier at this place in another block of the cluster.
+__device__ __forceinline__ void barrier_arrive_at(uint64_t *bar, uint32_t rank)
+{
+    asm volatile("{\n"
+                 ".reg .b32 there;\n"
+                 "mapa.shared::cluster.u32 there, %0, %1;\n"
+                 "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+                 "}\n" ::"r"(shared_address(bar)),
+                 "r"(rank)
+                 : "memory");
+}
+
+// Until all threads of the cluster that have not ended are here.
+__device__ __forceinline__ void cluster_barrier()
+{
+    asm volatile("barrier.cluster.arrive.release;\n"
+                 "barrier.cluster.wait.acquire;\n" ::
+                     : "memory");
+}
+
 // A barrier of `threads` threads of the block; id 1 to 15.
 __device__ __forceinline__ void named_barrier(int id, int threads)
 {
@@ -86,6 +116,17 @@ __device__ __forceinline__ void tma_load(void *to, const CUtensorMap *map, uint6
                  " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
                  "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y), "r"(z)
                  : "memory");
+}
+
+// The same into both blocks of a cluster, at the same place, completing on the barrier of each.
+__device__ __forceinline__ void tma_load_both(void *to, const CUtensorMap *map, uint64_t *bar,
+                                              int x, int y, int z)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+        "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y), "r"(z), "h"((uint16_t)3)
+        : "memory");
 }
 
 __device__ __forceinline__ void tma_store(const CUtensorMap *map, const void *from, int x, int y,

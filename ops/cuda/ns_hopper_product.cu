@@ -29,11 +29,11 @@ namespace
 // ---- helpers: one thread each
 // ----------------------------------------------------------------------
 
-template <Product kProduct, bool kBig, bool kTall, typename Schedule>
+template <Product kProduct, NsTiles kTiles, bool kTall, typename Schedule>
 __device__ __forceinline__ void load(const Problem &problem, const Schedule &schedule, char *base,
                                      const Barriers &bar)
 {
-    using S = Shape<kBig>;
+    using S = Shape<kTiles>;
     using Lies = Turned<kProduct, kTall>;
     Ring<S::kStages> stage;
     Cursor<Schedule> at;
@@ -43,7 +43,9 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
         const NsStep &step = problem.step[t.step];
         const CUtensorMap *rows = &problem.map[step.p], *cols = &problem.map[step.q];
         const bool shares = shares_rows<kProduct>(step, t);
-        int k = first_block<kProduct, kTall>(step, t) * kBlock;
+        const int first_col = t.col - skipped_blocks<kTiles>(t);
+        const int blocks = S::kPaired ? S::kBlocks : t.blocks;
+        int k = first_block<kProduct, kTiles, kTall>(step, t) * kBlock;
         if constexpr (is_chain(kProduct))
             if (step.after)
                 counter_wait(problem.progress + t.matrix,
@@ -53,7 +55,7 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
             char *const second = to + S::kConsumers * kBlockBytes;
             uint64_t *const full = &bar.full[stage.at];
             barrier_wait(&bar.empty[stage.at], stage.phase ^ 1);
-            barrier_expect(full, (t.blocks + (shares ? 0 : S::kConsumers)) * kBlockBytes);
+            barrier_expect(full, (blocks + (shares ? 0 : S::kConsumers)) * kBlockBytes);
             if (!shares)
 #pragma unroll
                 for (int r = 0; r < S::kConsumers; r++) {
@@ -63,10 +65,15 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
                 }
 #pragma unroll
             for (int c = 0; c < S::kBlocks; c++) {
-                const int along = (t.col + c) * kBlock;
-                if (c < t.blocks)
-                    tma_load(second + c * kBlockBytes, cols, full, Lies::kCols ? along : k,
-                             Lies::kCols ? k : along, t.matrix);
+                const int along = (first_col + c) * kBlock;
+                const int x = Lies::kCols ? along : k, y = Lies::kCols ? k : along;
+                char *const block = second + c * kBlockBytes;
+                if constexpr (S::kPaired) {
+                    if (c / 2 == (int)cluster_rank())
+                        tma_load_both(block, cols, full, x, y, t.matrix);
+                } else if (c < blocks) {
+                    tma_load(block, cols, full, x, y, t.matrix);
+                }
             }
             stage.advance();
             k += kBlock;
@@ -76,11 +83,11 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
 }
 
 // Sends what a consumer puts into its slots, in the same order (put_tile).
-template <Product kProduct, bool kBig, typename Schedule>
+template <Product kProduct, NsTiles kTiles, typename Schedule>
 __device__ __forceinline__ void store(const Problem &problem, const Schedule &schedule, char *slots,
                                       const Barriers &bar, int consumer)
 {
-    using S = Shape<kBig>;
+    using S = Shape<kTiles>;
     constexpr int kPending = S::kSlots - 1; // stores that may not have read their slot yet
     Ring<S::kSlots> slot, read;
     int pending = 0;
@@ -131,17 +138,16 @@ __device__ __forceinline__ void store(const Problem &problem, const Schedule &sc
 // ---- consumers
 // -------------------------------------------------------------------------------------
 
-// d += the rows' block times the columns' blocks of a stage.
+// d += the rows' block times the columns' blocks of a stage, both in shared memory.
 template <typename T, int kTransA, int kTransB, bool kNarrow, int kCount>
-__device__ __forceinline__ void multiply_stage(float (&d)[kCount], const char *rows,
-                                               const char *cols)
+__device__ __forceinline__ void multiply_stage(float (&d)[kCount], uint32_t rows, uint32_t cols)
 {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kBlock / 16; k++) {
-        const uint64_t a = tile_descriptor(rows + (kTransA ? 2048 : 32) * k, 0);
-        const uint64_t b = kTransB ? tile_descriptor(cols + 2048 * k, kBlockBytes)
-                                   : tile_descriptor(cols + 32 * k, 0);
+        const uint64_t a = wgmma_matrix(rows + (kTransA ? 2048 : 32) * k, 0);
+        const uint64_t b =
+            kTransB ? wgmma_matrix(cols + 2048 * k, kBlockBytes) : wgmma_matrix(cols + 32 * k, 0);
         if constexpr (kNarrow)
             wgmma_narrow<T, kTransA, kTransB>(d, a, b);
         else
@@ -152,16 +158,20 @@ __device__ __forceinline__ void multiply_stage(float (&d)[kCount], const char *r
 
 // A tile's k-blocks, from the stages on. `ahead` is called while the last one is on its way.
 template <typename T, typename Lies, bool kNarrow, typename S, int kCount, typename Ahead>
-__device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, const char *base,
-                                              uint32_t rows_at, const Barriers &bar,
-                                              Ring<S::kStages> &stage, Ahead ahead)
+__device__ __forceinline__ void
+multiply_tile(float (&d)[kCount], int k_blocks, uint32_t base, uint32_t rows_at, uint32_t cols_at,
+              const Barriers &bar, Ring<S::kStages> &stage, Ahead ahead)
 {
     const bool leader = threadIdx.x % kWarpgroup == 0;
+    const auto release = [&](uint32_t at) { // for those who copy into it, both of a pair
+        if (!leader) return;
+        barrier_arrive(&bar.empty[at]);
+        if (S::kPaired) barrier_arrive_at(&bar.empty[at], cluster_rank() ^ 1);
+    };
     const auto multiply = [&] {
-        const char *const from = base + stage.at * S::kStage;
+        const uint32_t from = base + stage.at * S::kStage;
         barrier_wait(&bar.full[stage.at], stage.phase);
-        multiply_stage<T, Lies::kRows, Lies::kCols, kNarrow>(d, from + rows_at,
-                                                             from + S::kConsumers * kBlockBytes);
+        multiply_stage<T, Lies::kRows, Lies::kCols, kNarrow>(d, from + rows_at, from + cols_at);
     };
     hold(d);
     multiply();
@@ -170,25 +180,25 @@ __device__ __forceinline__ void multiply_tile(float (&d)[kCount], int k_blocks, 
     for (int b = 1; b < k_blocks; b++) {
         multiply();
         wgmma_wait<1>(); // leaves these products running: the stage before has been read
-        if (leader) barrier_arrive(&bar.empty[previous]);
+        release(previous);
         previous = stage.at;
         stage.advance();
     }
     ahead();
     wgmma_wait<0>();
     hold(d);
-    if (leader) barrier_arrive(&bar.empty[previous]);
+    release(previous);
 }
 
 // The addend of a consumer's rows of a tile that is zero so far, from the stages that it begins
 // with.
-template <typename T, Product kProduct, bool kBig, bool kTall>
+template <typename T, Product kProduct, NsTiles kTiles, bool kTall>
 __device__ __forceinline__ void add_addend(float *d, const Problem &problem, const NsStep &step,
-                                           const NsTile &t, int row, int consumer, char *base,
-                                           uint32_t rows_at, const Barriers &bar,
-                                           Ring<Shape<kBig>::kStages> stage)
+                                           const NsTile &t, int row, uint32_t base,
+                                           uint32_t rows_at, uint32_t cols_at, const Barriers &bar,
+                                           Ring<Shape<kTiles>::kStages> stage)
 {
-    using S = Shape<kBig>;
+    using S = Shape<kTiles>;
     float gamma[2] = {step.beta / step.alpha, step.beta / step.alpha};
     if constexpr (kProduct == APPLY && kTall) { // k-blocks of the rows, one after the other
 #pragma unroll
@@ -197,37 +207,38 @@ __device__ __forceinline__ void add_addend(float *d, const Problem &problem, con
             if (col >= problem.k_blocks) continue;
             barrier_wait(&bar.full[stage.at], stage.phase);
             float *const block = d + g * kAccumulators;
-            add_block<T, false>(block, shared_address(base + stage.at * S::kStage) + rows_at,
-                                gamma);
+            add_block<T, false>(block, base + stage.at * S::kStage + rows_at, gamma);
             if (problem.factors)
                 scale_columns(block, problem.factors + (size_t)t.matrix * problem.n + col * kBlock,
                               problem.n - col * kBlock);
             stage.advance();
         }
-        return;
+    } else {
+        for (int k = first_block<kProduct, kTiles, kTall>(step, t); k < row; k++) stage.advance();
+        if (kProduct == APPLY && problem.factors)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const int r = row * kBlock + lane_row() + 8 * i;
+                if (r < problem.m) gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
+            }
+        barrier_wait(&bar.full[stage.at], stage.phase);
+        const uint32_t from = base + stage.at * S::kStage + cols_at;
+#pragma unroll
+        for (int g = 0; g < S::kBlocks; g++)
+            if (g < t.blocks)
+                add_block<T, kProduct != APPLY>(d + g * kAccumulators, from + g * kBlockBytes,
+                                                gamma);
     }
-    if (consumer == 1) stage.advance();
-    if (kProduct == APPLY && problem.factors)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int r = row * kBlock + lane_row() + 8 * i;
-            if (r < problem.m) gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
-        }
-    barrier_wait(&bar.full[stage.at], stage.phase);
-    const uint32_t from = shared_address(base + stage.at * S::kStage) + S::kConsumers * kBlockBytes;
-#pragma unroll
-    for (int g = 0; g < S::kBlocks; g++)
-        if (g < t.blocks)
-            add_block<T, kProduct != APPLY>(d + g * kAccumulators, from + g * kBlockBytes, gamma);
 }
 
-template <typename T, Product kProduct, bool kBig, bool kTall, typename Schedule>
+template <typename T, Product kProduct, NsTiles kTiles, bool kTall, typename Schedule>
 __device__ __forceinline__ void consume(const Problem &problem, const Schedule &schedule,
                                         char *base, const Barriers &bar, int consumer)
 {
-    using S = Shape<kBig>;
+    using S = Shape<kTiles>;
     using Lies = Turned<kProduct, kTall>;
     char *const slots = base + S::kSlotsAt + consumer * S::kSlots * kBlockBytes;
+    const uint32_t stages = shared_address(base);
     Ring<S::kStages> stage;
     Ring<S::kSlots> slot;
     float d[S::kBlocks * kAccumulators];
@@ -238,52 +249,55 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
         const NsTile t = at.tile;
         const NsStep &step = problem.step[t.step];
         const int row = t.row + consumer;
+        // Where in a stage its operands are.
+        const uint32_t cols_at = (S::kConsumers + skipped_blocks<kTiles>(t)) * kBlockBytes;
         const uint32_t rows_at = shares_rows<kProduct>(step, t)
-                                     ? (S::kConsumers + row - t.col) * kBlockBytes
+                                     ? cols_at + (row - t.col) * kBlockBytes
                                      : consumer * kBlockBytes;
 #pragma unroll
         for (int i = 0; i < S::kBlocks * kAccumulators; i++) d[i] = 0;
         if (step.beta != 0)
-            add_addend<T, kProduct, kBig, kTall>(d, problem, step, t, row, consumer, base, rows_at,
-                                                 bar, stage);
+            add_addend<T, kProduct, kTiles, kTall>(d, problem, step, t, row, stages, rows_at,
+                                                   cols_at, bar, stage);
         const auto ahead = [&] { more = at.advance(problem, schedule); };
-        if (kBig && kProduct != APPLY && t.blocks == 2) {
-            if constexpr (kBig)
-                multiply_tile<T, Lies, true, S>(d, problem.k_blocks, base, rows_at, bar, stage,
-                                                ahead);
+        if (S::kBig && kProduct != APPLY && t.blocks == 2) {
+            if constexpr (S::kBig)
+                multiply_tile<T, Lies, true, S>(d, problem.k_blocks, stages, rows_at, cols_at, bar,
+                                                stage, ahead);
         } else {
-            multiply_tile<T, Lies, false, S>(d, problem.k_blocks, base, rows_at, bar, stage, ahead);
+            multiply_tile<T, Lies, false, S>(d, problem.k_blocks, stages, rows_at, cols_at, bar,
+                                             stage, ahead);
         }
 
         if constexpr (is_chain(kProduct) || kProduct == APPLY)
-            put_tile<T, kProduct, kBig>(problem, step, t, row, d, slots,
-                                        bar.staged + S::kSlots * consumer,
-                                        bar.drained + S::kSlots * consumer, slot, kOwn + consumer);
+            put_tile<T, kProduct, kTiles>(
+                problem, step, t, row, d, slots, bar.staged + S::kSlots * consumer,
+                bar.drained + S::kSlots * consumer, slot, kOwn + consumer);
         else
-            leave_gram<kProduct, kBig>(problem, schedule.triangle.blocks(), schedule.triangle.tiles,
-                                       t, consumer, d, slots);
+            leave_gram<kProduct, kTiles>(problem, schedule.triangle.blocks(),
+                                         schedule.triangle.tiles, t, consumer, d, slots);
     }
 }
 #endif
 
-template <typename T, Product kProduct, bool kBig, bool kTall>
-__global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
+template <typename T, Product kProduct, NsTiles kTiles, bool kTall>
+__global__ void __launch_bounds__(Shape<kTiles>::kThreads, 1)
     product_kernel(const __grid_constant__ Problem problem)
 {
 #if ON_HOPPER
-    using S = Shape<kBig>;
+    using S = Shape<kTiles>;
     extern __shared__ char shared[];
     __shared__ uint64_t full[S::kStages], empty[S::kStages];
     __shared__ uint64_t staged[S::kSlots * S::kConsumers], drained[S::kSlots * S::kConsumers];
     const Barriers bar = {full, empty, staged, drained};
     char *const base = shared + (1024 - (shared_address(shared) & 1023)) % 1024;
-    const typename ScheduleOf<kProduct, kBig, kTall>::Type schedule(problem);
+    const typename ScheduleOf<kProduct, kTiles, kTall>::Type schedule(problem);
     constexpr bool kStores = is_chain(kProduct) || kProduct == APPLY;
 
     if (threadIdx.x == 0) {
         for (int s = 0; s < S::kStages; s++) {
             barrier_init(&full[s], 1);
-            barrier_init(&empty[s], S::kConsumers);
+            barrier_init(&empty[s], (S::kPaired ? 2 : 1) * S::kConsumers);
         }
         for (int s = 0; s < S::kSlots * S::kConsumers; s++) {
             barrier_init(&staged[s], kWarpgroup);
@@ -291,24 +305,28 @@ __global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
         }
         barrier_init_fence();
     }
-    __syncthreads();
+    if (S::kPaired)
+        cluster_barrier();
+    else
+        __syncthreads();
 
     const int consumer = (int)threadIdx.x / kWarpgroup - 1;
     if (consumer < 0) {
-        registers_give<40>();
+        registers_give<56>();
         const int warp = (int)threadIdx.x / kWarp;
         if (threadIdx.x % kWarp) return;
-        if (warp == 0) load<kProduct, kBig, kTall>(problem, schedule, base, bar);
+        if (warp == 0) load<kProduct, kTiles, kTall>(problem, schedule, base, bar);
         if (kStores && warp > 0 && warp <= S::kConsumers) {
             const int of = warp - 1;
             const Barriers its = {full, empty, staged + S::kSlots * of, drained + S::kSlots * of};
-            store<kProduct, kBig>(problem, schedule,
-                                  base + S::kSlotsAt + of * S::kSlots * kBlockBytes, its, of);
+            store<kProduct, kTiles>(problem, schedule,
+                                    base + S::kSlotsAt + of * S::kSlots * kBlockBytes, its, of);
         }
         return;
     }
-    if (kBig) registers_take<232>();
-    consume<T, kProduct, kBig, kTall>(problem, schedule, base, bar, consumer);
+    if (S::kBig) registers_take<224>();
+    consume<T, kProduct, kTiles, kTall>(problem, schedule, base, bar, consumer);
+    if (S::kPaired) cluster_barrier(); // the other's consumers arrive at barriers here to the end
 #endif
 }
 
@@ -317,10 +335,24 @@ __global__ void __launch_bounds__(Shape<kBig>::kThreads, 1)
 
 typedef void Kernel(Problem);
 
-// Small tiles where big ones would leave most of the GPU idle.
-bool small_tiles(int batch, int m)
+#ifndef NS_PAIRS
+#define NS_PAIRS 2
+#endif
+// Pairs of big tiles where there are two rows for each.
+NsTiles big_tiles(int m) { return ceil_div((size_t)m, 128) % 2 ? BIG : PAIRED; }
+
+// Those of a triangle: small ones where big ones would leave most of the GPU idle.
+NsTiles tiles_of(int batch, int m)
 {
-    return batch * NsTriangle<false>(m, false).items <= 2 * multiprocessors();
+    if (batch * NsTriangle<SMALL>(m, false).items <= 2 * multiprocessors()) return SMALL;
+    return NS_PAIRS < 2 ? BIG : big_tiles(m);
+}
+
+// Calls f with a triangle of such tiles.
+template <typename F> auto with_triangle(NsTiles tiles, int m, F f)
+{
+    if (tiles == SMALL) return f(NsTriangle<SMALL>(m, false));
+    return tiles == BIG ? f(NsTriangle<BIG>(m, false)) : f(NsTriangle<PAIRED>(m, false));
 }
 
 // Matrices that go through the chain together: enough that a step is stored long before the next
@@ -332,67 +364,76 @@ int group_of(int batch, int items)
     return groups > 1 ? ceil_div((size_t)batch, groups) : batch;
 }
 
-template <Kernel *kernel, int kThreads>
-void launch(const Problem &problem, int items, uint32_t bytes, cudaStream_t stream)
+template <Kernel *kernel, typename S>
+void launch(const Problem &problem, int items, cudaStream_t stream)
 {
-    static const bool ready = [bytes] {
-        CUDA_CHECK(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-        return true;
-    }();
-    (void)ready;
     // A chain's blocks wait for each other: cooperative, so that none starts before all can run.
-    cudaLaunchAttribute cooperative = {};
-    cooperative.id = cudaLaunchAttributeCooperative;
-    cooperative.val.cooperative = problem.count > 1;
+    cudaLaunchAttribute attributes[2] = {};
+    attributes[0].id = cudaLaunchAttributeCooperative;
+    attributes[0].val.cooperative = problem.count > 1;
+    attributes[1].id = cudaLaunchAttributeClusterDimension;
+    attributes[1].val.clusterDim = {S::kPaired ? 2 : 1, 1, 1};
     cudaLaunchConfig_t config = {};
-    config.gridDim = std::min(items, multiprocessors());
-    config.blockDim = kThreads;
-    config.dynamicSmemBytes = bytes;
+    config.gridDim = multiprocessors() / 2 * 2;
+    config.blockDim = S::kThreads;
+    config.dynamicSmemBytes = S::kBytes;
     config.stream = stream;
-    config.attrs = &cooperative;
-    config.numAttrs = 1;
+    config.attrs = attributes;
+    config.numAttrs = S::kPaired ? 2 : 1;
+    static const int most = [&config] { // blocks that run at once
+        CUDA_CHECK(
+            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes));
+        int clusters = multiprocessors();
+        if (S::kPaired) CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+        return S::kPaired ? 2 * clusters : clusters;
+    }();
+    config.gridDim = std::min(items, most);
     CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem));
 }
 
 // How often the grid goes round for one step.
-template <bool kBig> int rounds(const Problem &problem, bool pairs)
+template <NsTiles kTiles> int rounds(const Problem &problem, bool pairs)
 {
-    const int items = problem.batch * NsTriangle<kBig>(problem.m, pairs).items;
+    const int items = problem.batch * NsTriangle<kTiles>(problem.m, pairs).items;
     return ceil_div((size_t)items, multiprocessors());
 }
 
-template <typename T, Product kProduct, bool kBig, bool kTall>
+template <typename T, Product kProduct, NsTiles kTiles, bool kTall>
 void launch_with(Problem &problem, cudaStream_t stream)
 {
-    using S = Shape<kBig>;
     if constexpr (kProduct != APPLY) {
-        problem.pairs = kBig && rounds<kBig>(problem, true) < rounds<kBig>(problem, false);
-        problem.group = group_of(problem.batch, NsTriangle<kBig>(problem.m, problem.pairs).items);
+        problem.pairs =
+            kTiles == BIG && rounds<kTiles>(problem, true) < rounds<kTiles>(problem, false);
+        problem.group = group_of(problem.batch, NsTriangle<kTiles>(problem.m, problem.pairs).items);
     }
-    const typename ScheduleOf<kProduct, kBig, kTall>::Type schedule(problem);
-    launch<product_kernel<T, kProduct, kBig, kTall>, S::kThreads>(problem, schedule.total,
-                                                                  S::kBytes, stream);
+    const typename ScheduleOf<kProduct, kTiles, kTall>::Type schedule(problem);
+    launch<product_kernel<T, kProduct, kTiles, kTall>, Shape<kTiles>>(problem, schedule.total,
+                                                                      stream);
+}
+
+template <typename T, Product kProduct, bool kTall>
+void run_with(NsTiles tiles, Problem &problem, cudaStream_t stream)
+{
+    if constexpr (kProduct != APPLY)
+        if (tiles == SMALL) return launch_with<T, kProduct, SMALL, kTall>(problem, stream);
+    if constexpr (kProduct != APPLY || !kTall)
+        if (tiles == PAIRED) return launch_with<T, kProduct, PAIRED, kTall>(problem, stream);
+    launch_with<T, kProduct, BIG, kTall>(problem, stream);
 }
 
 template <Product kProduct, bool kTall = false>
-void run(DType type, bool small, Problem &problem, cudaStream_t stream)
+void run(DType type, NsTiles tiles, Problem &problem, cudaStream_t stream)
 {
-    if constexpr (kProduct != APPLY) {
-        if (small && type == DT_BF16)
-            return launch_with<bf16, kProduct, false, kTall>(problem, stream);
-        if (small) return launch_with<__half, kProduct, false, kTall>(problem, stream);
-    }
     if (type == DT_BF16)
-        launch_with<bf16, kProduct, true, kTall>(problem, stream);
+        run_with<bf16, kProduct, kTall>(tiles, problem, stream);
     else
-        launch_with<__half, kProduct, true, kTall>(problem, stream);
+        run_with<__half, kProduct, kTall>(tiles, problem, stream);
 }
 
 // k-blocks that sum over k, whole addends of a tile's rows.
-int k_blocks(bool small, int k)
+int k_blocks(NsTiles tiles, int k)
 {
-    return small ? ceil_div((size_t)k, kBlock) : 2 * ceil_div((size_t)k, 2 * kBlock);
+    return tiles == SMALL ? ceil_div((size_t)k, kBlock) : 2 * ceil_div((size_t)k, 2 * kBlock);
 }
 
 // Of X (rows,k), or (k,rows) where it lies transposed.
@@ -403,21 +444,21 @@ CUtensorMap map_of_x(const NsProduct &w, DType type, const void *x, int rows, in
 
 // The product of an X.
 template <Product kProduct>
-void run_of_x(const NsProduct &w, DType type, bool small, Problem &problem)
+void run_of_x(const NsProduct &w, DType type, NsTiles tiles, Problem &problem)
 {
     if (w.tall)
-        run<kProduct, true>(type, small, problem, w.stream);
+        run<kProduct, true>(type, tiles, problem, w.stream);
     else
-        run<kProduct>(type, small, problem, w.stream);
+        run<kProduct>(type, tiles, problem, w.stream);
 }
 
 } // namespace
 
 void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 {
-    const bool small = small_tiles(w.batch, m);
+    const NsTiles tiles = tiles_of(w.batch, m);
     Problem problem = {};
-    problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(small, k);
+    problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, k);
     problem.count = steps.count;
     problem.progress = w.progress, problem.done = *w.steps_run;
     problem.factors = steps.factors;
@@ -428,45 +469,51 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
             problem.map[i] = i == kNsX ? map_of_x(w, w.type, steps.matrix[i], m, k)
                                        : tensor_map(w.type, steps.matrix[i], w.batch, m, m);
     if (steps.factors)
-        run<SCALED>(w.type, small, problem, w.stream);
+        run<SCALED>(w.type, tiles, problem, w.stream);
     else if (steps.matrix[kNsX])
-        run_of_x<SYMMETRIC>(w, w.type, small, problem);
+        run_of_x<SYMMETRIC>(w, w.type, tiles, problem);
     else
-        run<SYMMETRIC>(w.type, small, problem, w.stream);
+        run<SYMMETRIC>(w.type, tiles, problem, w.stream);
 }
 
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
                     int m, int n)
 {
-    const bool small = small_tiles(w.batch, m);
+    const NsTiles tiles = tiles_of(w.batch, m);
     Problem problem = {};
-    problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(small, n);
+    problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, n);
     problem.count = 1;
     problem.gram = gram.a, problem.row_sums = gram.row_sums, problem.squares = gram.squares;
     problem.map[0] = map_of_x(w, type, x, rows, n);
     problem.step[0] = {0, 0, 0, kNsNone, 0, 1, 0, 0, false};
     if (gram.norm == NS_NORM_AOL)
-        run_of_x<GRAM_ROW_SUMS>(w, type, small, problem);
+        run_of_x<GRAM_ROW_SUMS>(w, type, tiles, problem);
     else if (gram.norm == NS_NORM_SCHATTEN4)
-        run_of_x<GRAM_SQUARES>(w, type, small, problem);
+        run_of_x<GRAM_SQUARES>(w, type, tiles, problem);
     else
-        run_of_x<GRAM>(w, type, small, problem);
+        run_of_x<GRAM>(w, type, tiles, problem);
 }
 
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m)
 {
-    if (norm == NS_NORM_AOL)
-        return small_tiles(batch, m) ? NsTriangle<false>(m, false).blocks()
-                                     : NsTriangle<true>(m, false).blocks();
-    return small_tiles(batch, m) ? NsTriangle<false>(m, false).tiles
-                                 : 2 * NsTriangle<true>(m, false).tiles;
+    const NsTiles tiles = tiles_of(batch, m);
+    return with_triangle(tiles, m, [&](auto triangle) {
+        return norm == NS_NORM_AOL ? triangle.blocks() : triangle.kHeight * triangle.tiles;
+    });
 }
 
 double ns_hopper_area(int batch, int m)
 {
-    if (small_tiles(batch, m)) return 64.0 * 64 * NsTriangle<false>(m, false).tiles;
-    const NsTriangle<true> triangle(m, false);
-    return 128.0 * 256 * triangle.wide + 128.0 * 128 * triangle.narrow;
+    return with_triangle(tiles_of(batch, m), m, [](auto triangle) {
+        double area = 0;
+        for (int i = 0; i < triangle.items; i++)
+            for (int part = 0; part < triangle.tiles_of(i); part++) {
+                NsTile t = {};
+                triangle.place(&t, i, part);
+                area += (double)kBlock * kBlock * triangle.kHeight * t.blocks;
+            }
+        return area;
+    });
 }
 
 void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m,
@@ -474,7 +521,7 @@ void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, 
 {
     Problem problem = {};
     problem.batch = w.batch, problem.m = w.tall ? n : m, problem.n = w.tall ? m : n;
-    problem.k_blocks = k_blocks(false, m);
+    problem.k_blocks = k_blocks(BIG, m);
     problem.count = 1;
     problem.factors = s, problem.flags = flags;
     problem.map[0] = map_of_x(w, w.type, x, rows, n);
@@ -482,5 +529,5 @@ void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, 
     problem.map[2] = map_of_x(w, w.type, y, m, n);
     problem.step[0] = {1, 0, 2, kNsNone, 0, 1, beta, 0, false};
     if (w.tall) std::swap(problem.step[0].p, problem.step[0].q);
-    run_of_x<APPLY>(w, w.type, false, problem);
+    run_of_x<APPLY>(w, w.type, NS_PAIRS && !w.tall ? big_tiles(m) : BIG, problem);
 }

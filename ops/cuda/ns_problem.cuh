@@ -15,7 +15,8 @@ namespace
 enum Product { SYMMETRIC, SCALED, GRAM, GRAM_ROW_SUMS, GRAM_SQUARES, APPLY };
 __host__ __device__ constexpr bool is_chain(Product p) { return p == SYMMETRIC || p == SCALED; }
 
-template <bool kBig> struct Shape {
+template <NsTiles kTiles> struct Shape {
+    static constexpr bool kBig = kTiles != SMALL, kPaired = kTiles == PAIRED;
     static constexpr int kConsumers = kBig ? 2 : 1; // blocks of rows in a tile
     static constexpr int kBlocks = kBig ? 4 : 1;    // blocks of columns
     static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4;
@@ -42,10 +43,10 @@ struct Problem {
 };
 
 // The tiles of the apply go along X's shorter side first, since those share what they read of it.
-template <Product kProduct, bool kBig, bool kTall> struct ScheduleOf {
-    using Type = NsTriangles<kBig>;
+template <Product kProduct, NsTiles kTiles, bool kTall> struct ScheduleOf {
+    using Type = NsTriangles<kTiles>;
 };
-template <bool kTall> struct ScheduleOf<APPLY, true, kTall> {
+template <NsTiles kTiles, bool kTall> struct ScheduleOf<APPLY, kTiles, kTall> {
     using Type = NsRectangle<kTall>;
 };
 
@@ -96,11 +97,20 @@ __device__ __forceinline__ bool shares_rows(const NsStep &step, const NsTile &t)
     return kProduct != APPLY && step.p == step.q && t.row >= t.col && t.row < t.col + t.blocks;
 }
 
-// The first k-block of a tile: the one with the first addend, where there is one.
-template <Product kProduct, bool kTall>
+// The first k-block of a tile: the one with the first addend, where there is one, of the tile or of
+// the pair.
+template <Product kProduct, NsTiles kTiles, bool kTall>
 __device__ __forceinline__ int first_block(const NsStep &step, const NsTile &t)
 {
-    return step.beta == 0 ? 0 : kProduct == APPLY && kTall ? t.col : t.row;
+    const int first = kProduct == APPLY && kTall ? t.col : t.row;
+    return step.beta == 0 ? 0 : kTiles == PAIRED ? first / 4 * 4 : first;
+}
+
+// How many of the columns' blocks that a stage has come before those of a tile. A pair has four, of
+// which the last two are a narrow tile's, in an upper triangle.
+template <NsTiles kTiles> __device__ __forceinline__ int skipped_blocks(const NsTile &t)
+{
+    return kTiles == PAIRED ? t.col % 4 : 0;
 }
 
 // Whether the sums run along the rows of an operand as it lies, and not along its columns.

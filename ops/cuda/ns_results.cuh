@@ -10,11 +10,11 @@ namespace
 
 // A tile's rows of one consumer, block by block into its slots: as they are, mirrored, and on the
 // diagonal one triangle of them to both places.
-template <typename T, Product kProduct, bool kBig>
+template <typename T, Product kProduct, NsTiles kTiles>
 __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &step,
                                          const NsTile &t, int row, const float *d, char *slots,
                                          uint64_t *staged, uint64_t *drained,
-                                         Ring<Shape<kBig>::kSlots> &slot, int barrier)
+                                         Ring<Shape<kTiles>::kSlots> &slot, int barrier)
 {
     const bool last = t.step + 1 == problem.count;
     const float *const factors =
@@ -30,7 +30,7 @@ __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &s
         slot.advance();
     };
 #pragma unroll
-    for (int g = 0; g < Shape<kBig>::kBlocks; g++) {
+    for (int g = 0; g < Shape<kTiles>::kBlocks; g++) {
         const int col = t.col + g;
         if (g >= t.blocks || !is_wanted<kProduct>(step, row, col)) continue;
         const float *const block = d + g * kAccumulators;
@@ -68,7 +68,7 @@ __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &s
 }
 
 // A tile's rows of X X^T in fp32, and what normalises it.
-template <Product kProduct, bool kBig>
+template <Product kProduct, NsTiles kTiles>
 __device__ __forceinline__ void leave_gram(const Problem &problem, int blocks_of_row, int tiles,
                                            const NsTile &t, int consumer, const float *d,
                                            char *room)
@@ -79,7 +79,7 @@ __device__ __forceinline__ void leave_gram(const Problem &problem, int blocks_of
     float *const sums = problem.row_sums + (size_t)t.matrix * blocks_of_row * m;
     double squares = 0;
 #pragma unroll
-    for (int g = 0; g < Shape<kBig>::kBlocks; g++) {
+    for (int g = 0; g < Shape<kTiles>::kBlocks; g++) {
         const int col = t.col + g;
         if (g >= t.blocks || row < col) continue;
         const float *const block = d + g * kAccumulators;
@@ -99,7 +99,7 @@ __device__ __forceinline__ void leave_gram(const Problem &problem, int blocks_of
         named_barrier(kOwn + consumer, kWarpgroup);
         if (threadIdx.x % kWarpgroup == 0)
             problem
-                .squares[((size_t)t.matrix * tiles + t.id) * Shape<kBig>::kConsumers + consumer] =
+                .squares[((size_t)t.matrix * tiles + t.id) * Shape<kTiles>::kConsumers + consumer] =
                 (parts[0] + parts[1]) + (parts[2] + parts[3]);
     }
 }

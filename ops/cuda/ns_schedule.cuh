@@ -17,6 +17,11 @@ struct NsTile {
     int matrix, step, row, col, blocks, id;
 };
 
+// Big tiles may come in pairs of rows that two multiprocessors work on side by side, a cluster,
+// which share the columns' blocks: of a triangle, rows 2i and 2i + 1 of tiles in the columns 2j and
+// 2j + 1 of 128 for j <= i, where for i = j the first one is narrow.
+enum NsTiles { SMALL, BIG, PAIRED };
+
 // A list of items; item i is one tile or two. Block b of the grid takes items b, b + gridDim.x, ..
 struct NsItem {
     int matrix, step, index, tiles;
@@ -29,10 +34,11 @@ struct NsItem {
 #endif
 
 // The triangle of a matrix of `rows` rows of tiles.
-template <bool kBig> struct NsTriangle;
+template <NsTiles kTiles> struct NsTriangle;
 
-template <> struct NsTriangle<true> {
-    int rows, wide, narrow, items, tiles; // wide and narrow tiles
+template <> struct NsTriangle<BIG> {
+    static constexpr int kHeight = 2, kTurn = 3; // blocks of rows in a tile; see NsTriangles
+    int rows, wide, narrow, items, tiles;        // wide and narrow tiles
     bool pairs;
 
     NS_BOTH NsTriangle(int m, bool pairs)
@@ -60,7 +66,29 @@ template <> struct NsTriangle<true> {
     NS_BOTH int blocks() const { return 2 * rows; } // of 64, in a row of the matrix
 };
 
-template <> struct NsTriangle<false> {
+// Items 2k and 2k + 1 are a pair, for an even number of rows of tiles.
+template <> struct NsTriangle<PAIRED> {
+    static constexpr int kHeight = 2, kTurn = 6;
+    int rows, items, tiles; // rows of pairs
+
+    NS_BOTH NsTriangle(int m, bool) : rows((m + 255) / 256), items(rows * (rows + 1)), tiles(items)
+    {
+    }
+    NS_BOTH int tiles_of(int) const { return 1; }
+    NS_BOTH void place(NsTile *t, int item, int) const
+    {
+        const int pair = item / 2, lower = item % 2;
+        int r = (int)((sqrtf(8.0f * (float)pair + 1) - 1) * 0.5f);
+        while (r * (r + 1) / 2 > pair) r--;
+        while ((r + 1) * (r + 2) / 2 <= pair) r++;
+        const int c = pair - r * (r + 1) / 2, blocks = c == r && !lower ? 2 : 4;
+        *t = {t->matrix, t->step, 4 * r + 2 * lower, 4 * c, blocks, item};
+    }
+    NS_BOTH int blocks() const { return 4 * rows; }
+};
+
+template <> struct NsTriangle<SMALL> {
+    static constexpr int kHeight = 1, kTurn = 3;
     int rows, items, tiles;
 
     NS_BOTH NsTriangle(int m, bool)
@@ -82,8 +110,8 @@ template <> struct NsTriangle<false> {
 // ones, which are all in earlier levels; of a level the matrices, and of each its steps' triangles.
 // `Chain` has batch, m, pairs, group, count
 // and step.
-template <bool kBig> struct NsTriangles {
-    NsTriangle<kBig> triangle;
+template <NsTiles kTiles> struct NsTriangles {
+    NsTriangle<kTiles> triangle;
     int total;
 
     template <typename Chain>
@@ -106,7 +134,7 @@ template <bool kBig> struct NsTriangles {
         const int matrix = first + index / (size * triangle.items);
         step += of_matrix / triangle.items;
         // Turned, so that no block of the grid gets all the long tiles.
-        const int item = (of_matrix + 3 * (step + matrix)) % triangle.items;
+        const int item = (of_matrix + triangle.kTurn * (step + matrix)) % triangle.items;
         return {matrix, step, item, triangle.tiles_of(item)};
     }
     // An upper triangle is the lower one seen from the other end of the diagonal.
@@ -115,8 +143,7 @@ template <bool kBig> struct NsTriangles {
         NsTile t = {i.matrix, i.step, 0, 0, 0, 0};
         triangle.place(&t, i.index, part);
         if (c.step[i.step].upper) {
-            const int height = kBig ? 2 : 1;
-            t.row = triangle.blocks() - height - t.row;
+            t.row = triangle.blocks() - triangle.kHeight - t.row;
             t.col = triangle.blocks() - t.blocks - t.col;
         }
         return t;

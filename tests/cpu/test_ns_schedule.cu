@@ -39,11 +39,11 @@ void add_steps(Chain *c, int iterations)
     }
 }
 
-template <bool kBig> void check(const Chain &c)
+template <NsTiles kTiles> void check(const Chain &c)
 {
-    const NsTriangles<kBig> schedule(c);
+    const NsTriangles<kTiles> schedule(c);
     const int blocks = schedule.triangle.blocks(), tiles = schedule.triangle.tiles;
-    const int height = kBig ? 2 : 1, steps = c.batch * c.count;
+    const int height = schedule.triangle.kHeight, steps = c.batch * c.count;
     std::vector<int> seen((size_t)steps * blocks * blocks), ids((size_t)steps * tiles), done(steps);
     int early = 0, outside = 0, split = 0, wrong = 0;
     for (int i = 0; i < schedule.total; i++) {
@@ -56,6 +56,14 @@ template <bool kBig> void check(const Chain &c)
                 t.id < 0 || t.id >= tiles) {
                 outside++;
                 continue;
+            }
+            if (kTiles == PAIRED) {
+                // Two blocks of the grid side by side, with the same columns and steps.
+                const NsItem other = schedule.item(c, i ^ 1);
+                const NsTile o = schedule.tile(c, other, 0);
+                split += other.matrix != item.matrix || o.step != t.step ||
+                         o.row / 4 != t.row / 4 || o.row == t.row || o.col / 4 != t.col / 4 ||
+                         t.col % 4 + t.blocks > 4;
             }
             done[at + t.step]++;
             ids[(size_t)(at + t.step) * tiles + t.id]++;
@@ -88,8 +96,9 @@ TEST(triangles)
                     for (int pairs = 0; pairs < 2; pairs++) {
                         Chain c = {batch, m, m, group, 0, pairs != 0, {}};
                         add_steps(&c, iterations);
-                        check<true>(c);
-                        if (!pairs && m < 700) check<false>(c);
+                        check<BIG>(c);
+                        if (!pairs && m < 700) check<SMALL>(c);
+                        if (!pairs && (m + 127) / 128 % 2 == 0) check<PAIRED>(c);
                     }
 }
 
@@ -125,10 +134,11 @@ TEST(sizes)
 {
     for (int m = 8; m <= 16384; m += 8) {
         const int blocks = (m + 63) / 64;
-        CHECK(2 * NsTriangle<true>(m, false).tiles >= blocks &&
-                  NsTriangle<false>(m, false).tiles >= blocks,
+        CHECK(2 * NsTriangle<BIG>(m, false).tiles >= blocks &&
+                  2 * NsTriangle<PAIRED>(m, false).tiles >= blocks &&
+                  NsTriangle<SMALL>(m, false).tiles >= blocks,
               "m = %d", m);
-        CHECK(64 * NsTriangle<true>(m, true).blocks() - m <= 128, "m = %d", m);
+        CHECK(64 * NsTriangle<BIG>(m, true).blocks() - m <= 128, "m = %d", m);
     }
 }
 
