@@ -5,8 +5,10 @@
 // to shared memory (TMA) and two of which copy results back, and warpgroups of consumers, which
 // multiply (wgmma) 64 rows of a tile each. A tile is 128 x 256 for two consumers: then a k-block of
 // 64 takes the tensor cores 1024 cycles, moves 128 KB through shared memory, all that it can, and
-// 48 KB from the L2, which takes some 1300 cycles when all multiprocessors ask: the bound of large
-// matrices. Or 64 x 64 for one consumer, where big tiles would leave multiprocessors idle.
+// 48 KB from the L2, which takes some 1300 cycles when all multiprocessors ask. So where it pays
+// two blocks, a cluster, work on tiles below each other in step, and each copies half of the
+// columns' blocks to both: 32 KB. Or a tile is 64 x 64 for one consumer, where big ones would leave
+// multiprocessors idle.
 //
 // Results leave block by block of 64 x 64 through slots of each consumer.
 //
@@ -16,8 +18,9 @@
 // the chain cannot lock up.
 //
 // Addends cost no traffic: what is added to a consumer's rows of the tile is a k-block of the
-// second operand, transposed where that is symmetric. It comes first, and the consumers take the
-// addend from the stages.
+// second operand, transposed where that is symmetric, or, where X lies transposed, k-blocks of the
+// first one. They come first, and the consumers take the addend from the stages.
+#include "ns_multiply.cuh"
 #include "ns_results.cuh"
 
 #include <algorithm>
@@ -138,99 +141,6 @@ __device__ __forceinline__ void store(const Problem &problem, const Schedule &sc
 // ---- consumers
 // -------------------------------------------------------------------------------------
 
-// d += the rows' block times the columns' blocks of a stage, both in shared memory.
-template <typename T, int kTransA, int kTransB, bool kNarrow, int kCount>
-__device__ __forceinline__ void multiply_stage(float (&d)[kCount], uint32_t rows, uint32_t cols)
-{
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < kBlock / 16; k++) {
-        const uint64_t a = wgmma_matrix(rows + (kTransA ? 2048 : 32) * k, 0);
-        const uint64_t b =
-            kTransB ? wgmma_matrix(cols + 2048 * k, kBlockBytes) : wgmma_matrix(cols + 32 * k, 0);
-        if constexpr (kNarrow)
-            wgmma_narrow<T, kTransA, kTransB>(d, a, b);
-        else
-            wgmma<T, kTransA, kTransB>(d, a, b);
-    }
-    wgmma_commit();
-}
-
-// A tile's k-blocks, from the stages on. `ahead` is called while the last one is on its way.
-template <typename T, typename Lies, bool kNarrow, typename S, int kCount, typename Ahead>
-__device__ __forceinline__ void
-multiply_tile(float (&d)[kCount], int k_blocks, uint32_t base, uint32_t rows_at, uint32_t cols_at,
-              const Barriers &bar, Ring<S::kStages> &stage, Ahead ahead)
-{
-    const bool leader = threadIdx.x % kWarpgroup == 0;
-    const auto release = [&](uint32_t at) { // for those who copy into it, both of a pair
-        if (!leader) return;
-        barrier_arrive(&bar.empty[at]);
-        if (S::kPaired) barrier_arrive_at(&bar.empty[at], cluster_rank() ^ 1);
-    };
-    const auto multiply = [&] {
-        const uint32_t from = base + stage.at * S::kStage;
-        barrier_wait(&bar.full[stage.at], stage.phase);
-        multiply_stage<T, Lies::kRows, Lies::kCols, kNarrow>(d, from + rows_at, from + cols_at);
-    };
-    hold(d);
-    multiply();
-    uint32_t previous = stage.at;
-    stage.advance();
-    for (int b = 1; b < k_blocks; b++) {
-        multiply();
-        wgmma_wait<1>(); // leaves these products running: the stage before has been read
-        release(previous);
-        previous = stage.at;
-        stage.advance();
-    }
-    ahead();
-    wgmma_wait<0>();
-    hold(d);
-    release(previous);
-}
-
-// The addend of a consumer's rows of a tile that is zero so far, from the stages that it begins
-// with.
-template <typename T, Product kProduct, NsTiles kTiles, bool kTall>
-__device__ __forceinline__ void add_addend(float *d, const Problem &problem, const NsStep &step,
-                                           const NsTile &t, int row, uint32_t base,
-                                           uint32_t rows_at, uint32_t cols_at, const Barriers &bar,
-                                           Ring<Shape<kTiles>::kStages> stage)
-{
-    using S = Shape<kTiles>;
-    float gamma[2] = {step.beta / step.alpha, step.beta / step.alpha};
-    if constexpr (kProduct == APPLY && kTall) { // k-blocks of the rows, one after the other
-#pragma unroll
-        for (int g = 0; g < S::kBlocks; g++) {
-            const int col = t.col + g;
-            if (col >= problem.k_blocks) continue;
-            barrier_wait(&bar.full[stage.at], stage.phase);
-            float *const block = d + g * kAccumulators;
-            add_block<T, false>(block, base + stage.at * S::kStage + rows_at, gamma);
-            if (problem.factors)
-                scale_columns(block, problem.factors + (size_t)t.matrix * problem.n + col * kBlock,
-                              problem.n - col * kBlock);
-            stage.advance();
-        }
-    } else {
-        for (int k = first_block<kProduct, kTiles, kTall>(step, t); k < row; k++) stage.advance();
-        if (kProduct == APPLY && problem.factors)
-#pragma unroll
-            for (int i = 0; i < 2; i++) {
-                const int r = row * kBlock + lane_row() + 8 * i;
-                if (r < problem.m) gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
-            }
-        barrier_wait(&bar.full[stage.at], stage.phase);
-        const uint32_t from = base + stage.at * S::kStage + cols_at;
-#pragma unroll
-        for (int g = 0; g < S::kBlocks; g++)
-            if (g < t.blocks)
-                add_block<T, kProduct != APPLY>(d + g * kAccumulators, from + g * kBlockBytes,
-                                                gamma);
-    }
-}
-
 template <typename T, Product kProduct, NsTiles kTiles, bool kTall, typename Schedule>
 __device__ __forceinline__ void consume(const Problem &problem, const Schedule &schedule,
                                         char *base, const Barriers &bar, int consumer)
@@ -335,17 +245,22 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, 1)
 
 typedef void Kernel(Problem);
 
-#ifndef NS_PAIRS
-#define NS_PAIRS 2
-#endif
-// Pairs of big tiles where there are two rows for each.
+// How often the grid goes round for one step.
+template <NsTiles kTiles> int rounds(int batch, int m, bool pairs)
+{
+    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, pairs).items, multiprocessors());
+}
+
+// Big tiles in pairs where they have a row for each.
 NsTiles big_tiles(int m) { return ceil_div((size_t)m, 128) % 2 ? BIG : PAIRED; }
 
-// Those of a triangle: small ones where big ones would leave most of the GPU idle.
+// The tiles of a triangle: small ones where big ones would leave most of the GPU idle. A narrow
+// tile waits for the other of its pair, so that these pay where narrow ones are few.
 NsTiles tiles_of(int batch, int m)
 {
     if (batch * NsTriangle<SMALL>(m, false).items <= 2 * multiprocessors()) return SMALL;
-    return NS_PAIRS < 2 ? BIG : big_tiles(m);
+    const int without = std::min(rounds<BIG>(batch, m, false), rounds<BIG>(batch, m, true));
+    return m >= 2048 && rounds<PAIRED>(batch, m, false) <= without ? big_tiles(m) : BIG;
 }
 
 // Calls f with a triangle of such tiles.
@@ -391,20 +306,14 @@ void launch(const Problem &problem, int items, cudaStream_t stream)
     CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem));
 }
 
-// How often the grid goes round for one step.
-template <NsTiles kTiles> int rounds(const Problem &problem, bool pairs)
-{
-    const int items = problem.batch * NsTriangle<kTiles>(problem.m, pairs).items;
-    return ceil_div((size_t)items, multiprocessors());
-}
-
 template <typename T, Product kProduct, NsTiles kTiles, bool kTall>
 void launch_with(Problem &problem, cudaStream_t stream)
 {
     if constexpr (kProduct != APPLY) {
+        const int batch = problem.batch, m = problem.m;
         problem.pairs =
-            kTiles == BIG && rounds<kTiles>(problem, true) < rounds<kTiles>(problem, false);
-        problem.group = group_of(problem.batch, NsTriangle<kTiles>(problem.m, problem.pairs).items);
+            kTiles == BIG && rounds<kTiles>(batch, m, true) < rounds<kTiles>(batch, m, false);
+        problem.group = group_of(batch, NsTriangle<kTiles>(m, problem.pairs).items);
     }
     const typename ScheduleOf<kProduct, kTiles, kTall>::Type schedule(problem);
     launch<product_kernel<T, kProduct, kTiles, kTall>, Shape<kTiles>>(problem, schedule.total,
@@ -529,5 +438,5 @@ void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, 
     problem.map[2] = map_of_x(w, w.type, y, m, n);
     problem.step[0] = {1, 0, 2, kNsNone, 0, 1, beta, 0, false};
     if (w.tall) std::swap(problem.step[0].p, problem.step[0].q);
-    run_of_x<APPLY>(w, w.type, NS_PAIRS && !w.tall ? big_tiles(m) : BIG, problem);
+    run_of_x<APPLY>(w, w.type, w.tall ? BIG : big_tiles(m), problem);
 }
