@@ -58,7 +58,7 @@ static bool peers_figure(Page *p, Error *err)
     if (!n) return true;
     const char *machine = strstr(p->gpu.command, "# ");
     snprintf(device, sizeof device, "%.60s", machine ? machine + 2 : "a GPU");
-    device[strcspn(device, ",")] = '\0';
+    device[strcspn(device, ",\n")] = '\0';
     page_figure_path(p, "gpu_peers", path, sizeof path, link, sizeof link);
     if (!peers_chart(path, shape, n, methods, N, us, device, finding, sizeof finding, err))
         return false;
@@ -223,7 +223,13 @@ bool page_gpu(Page *p, Error *err)
 {
     const Csv *c = &p->gpu.error;
     if (!c->rows && !p->gpu.time.rows && !p->gpu.training.rows) return true;
-    fprintf(p->out, "## Full size, on a GPU\n\nMade by\n\n    %s\n\n", p->gpu.command);
+    fprintf(p->out, "## Full size, on a GPU\n\nMade by\n\n");
+    for (const char *line = p->gpu.command; *line; line += strspn(line, "\n")) {
+        const int length = (int)strcspn(line, "\n");
+        fprintf(p->out, "    %.*s\n", length, line);
+        line += length;
+    }
+    fputc('\n', p->out);
     if (!peers_figure(p, err)) return false;
     if (c->rows) {
         const char *hard = "columns";
@@ -237,6 +243,5 @@ bool page_gpu(Page *p, Error *err)
             !pareto_figure(p, 40, 768, 768, hard, err))
             return false;
     }
-    page_gpu_training(p);
-    return true;
+    return page_gpu_training(p, err);
 }
