@@ -72,6 +72,7 @@ double page_gpu_own_ms(const Page *p, const char *method, int step);
 void page_training(Page *p);                 // page_training.c
 bool page_gpu_training(Page *p, Error *err); // page_gpu_training.c
 bool page_gpu(Page *p, Error *err);          // page_gpu.c
+void page_gpu_published(Page *p);            // page_gpu_published.c
 void page_remedies(Page *p);                 // page_remedies.c
 void page_advice(Page *p);                   // page_advice.c
 

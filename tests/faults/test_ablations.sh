@@ -85,7 +85,10 @@ check "which is turbo4" grep -q 'None is shown to be better than turbo4' page.md
 # With both banks measured, a method's time is turbo4's step and what its banks take more: 10 + 12 - 2 ms.
 sed -i 's/,20$/,11/' $gpu/training.csv
 printf '22,768,3072,polar5,8000,1,1\n40,768,768,polar5,4000,1,1\n' >>$gpu/time.csv
+printf '768,768,%s,turbo4,2,0.4,0.2,768,1e-14\n' gaussian momentum >>$gpu/error.csv
 check "the page with both banks" exits 0 page --folder whole --gpu gpu --page page.md --command "as tested"
+check "lays errors beside published ones" grep -q '^| 768 x 768, gaussian | 0.124 / – | 0.135 / 0.400 |' page.md
+check "of momentum too" grep -q '^| turbo4 | 0.484 / 0.400 | 0.191 / – |$' page.md
 check "takes their time" grep -q '| 11.0 | 12 | 5.0200 |$' page.md
 
 # At a step of the published logs, with a method that is lower by 0.1: t = 7.0711, p = 1 - t/sqrt(2 + t²)
