@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "page_parts.h"
+#include "speedrun_log.h"
 #include "statistics.h"
 #include "studies.h"
 
@@ -78,7 +79,8 @@ static double tiny_time(const Page *p, const char *method)
 }
 
 // Of the methods whose loss is not told apart from the lowest, the one with the least time: of a
-// step on the GPU (`pooled` then says how losses differ), of its orthogonalisation on the CPU.
+// step on the GPU, as far as it is the method's (`pooled` then says how losses differ), of its
+// orthogonalisation on the CPU.
 static const char *fastest_trained(const Page *p, const char *lowest, const GpuTraining *pooled,
                                    double *time)
 {
@@ -93,7 +95,7 @@ static const char *fastest_trained(const Page *p, const char *lowest, const GpuT
         const double chance =
             pooled ? page_pooled_p(pooled, mean_of(loss, n) - mean_of(best, n_best), n, n_best)
                    : welch(loss, n, best, n_best);
-        const double took = pooled ? mean_of(ms, n) : tiny_time(p, name);
+        const double took = pooled ? page_gpu_own_ms(p, name, step) : tiny_time(p, name);
         if (chance >= 0.05 && took < *time) fastest = name, *time = took;
     }
     return fastest;
@@ -111,11 +113,71 @@ static const char *lowest_loss(const Csv *c, double *lowest)
     return name;
 }
 
+// The methods that the runs do not tell apart from the lowest, or "none".
+static void others_like(Page *p, const GpuTraining *t)
+{
+    int found = 0, n, n_best;
+    for (int i = 0; page_trained(&p->gpu.training, i); i++) {
+        const char *name = page_trained(&p->gpu.training, i);
+        const double off =
+            page_gpu_loss(p, name, t->last, &n) - page_gpu_loss(p, t->method, t->last, &n_best);
+        if (!strcmp(name, t->method) || page_pooled_p(t, off, n, n_best) < 0.05) continue;
+        fprintf(p->out, "%s %s", found++ ? "," : "", name);
+    }
+    if (!found) fprintf(p->out, " none");
+}
+
+// The question behind all tables, as far as the runs at the speedrun's width answer it.
+static void loss_per_second(Page *p, const GpuTraining *t, const char *fast)
+{
+    int n, n_base;
+    double deviation;
+    GpuTraining early;
+    const SpeedrunReference *end = NULL, *same = NULL;
+    const double base = page_gpu_loss(p, "turbo4", t->last, &n_base),
+                 off = page_gpu_loss(p, fast, t->last, &n) - base;
+    if (!isfinite(off)) return;
+    fprintf(p->out, "Which one gives the lowest loss per second on real training? ");
+    if (!strcmp(fast, "turbo4"))
+        fprintf(p->out, "None is shown to be better than turbo4");
+    else
+        fprintf(p->out, "By these runs %s: %.4f lower than turbo4 at step %d (p %.4f", fast, -off,
+                t->last, page_pooled_p(t, off, n, n_base));
+    const double wider = page_published_p(t->last, off, n, n_base, &deviation);
+    if (strcmp(fast, "turbo4") && isfinite(wider))
+        fprintf(p->out, "; %.2f with the wider spread of the recipe's published logs", wider);
+    if (strcmp(fast, "turbo4")) fprintf(p->out, ")");
+    if (t->before && page_gpu_best(p, t->before, &early) && strcmp(fast, "turbo4")) {
+        const double then =
+            page_gpu_loss(p, fast, t->before, &n) - page_gpu_loss(p, "turbo4", t->before, &n_base);
+        fprintf(p->out, " and %.4f at step %d (p %.4f)", -then, t->before,
+                page_pooled_p(&early, then, n, n_base));
+    }
+    if (isfinite(page_gpu_banks_ms(p, fast) - page_gpu_banks_ms(p, "turbo4")))
+        fprintf(p->out, ", for %+.2f ms of a step's %.0f",
+                page_gpu_banks_ms(p, fast) - page_gpu_banks_ms(p, "turbo4"),
+                page_gpu_own_ms(p, "turbo4", t->last));
+    fprintf(p->out,
+            ". They say nothing of the schedule's end, %d steps on, where such a lead may be gone",
+            SPEEDRUN_STEPS - t->last);
+    for (int i = 0; speedrun_reference(i); i++) {
+        end = speedrun_reference(i);
+        if (end->step == t->last) same = end;
+    }
+    if (same && end->step > same->step)
+        fprintf(p->out,
+                ": the recipe's published logs are %.4f above those of its parent (on other GPUs), "
+                "which has "
+                "polar5, at step %d, and %.4f at %d",
+                same->mean - same->parent, same->step, end->mean - end->parent, end->step);
+    fprintf(p->out, ". So turbo4 stays the recipe's default.\n\n");
+}
+
 void page_advice(Page *p)
 {
     double value, ms;
     GpuTraining t;
-    const char *name;
+    const char *name, *fast = NULL;
     fprintf(p->out, "## Which orthogonaliser for which use\n\nBy the tables below, and no further "
                     "than they reach.\n\n| use | take | why |\n|---|---|---|\n"
                     "| the recipe to the letter, or laying a run beside its logs | turbo4 | they "
@@ -150,23 +212,25 @@ void page_advice(Page *p)
             "%.3f |\n",
             name, value, gaussian_error(p, "turbo4"));
     if ((name = lowest_loss(&p->training, &value))) {
-        const char *fast = fastest_trained(p, name, NULL, &ms);
+        const char *tiny = fastest_trained(p, name, NULL, &ms);
         fprintf(p->out,
                 "| training `tiny` on a CPU | %s | loss not told apart from the lowest (%s, %.4f)",
-                fast, name, value);
+                tiny, name, value);
         if (isfinite(ms))
             fprintf(p->out,
                     ", and %.1f ms a step to orthogonalise (one thread), the least of those",
                     1e-3 * ms);
         fprintf(p->out, " |\n");
     }
-    if (page_gpu_best(p, &t)) {
-        const char *fast = fastest_trained(p, t.method, &t, &ms);
-        fprintf(
-            p->out,
-            "| training `speedrun` on a GPU | %s | loss at step %d not told apart from the lowest "
-            "(%s, %.4f; the runs tell %.4f), %.1f ms a step |\n",
-            fast, t.last, t.method, t.loss, t.detectable, ms);
+    if (page_gpu_best(p, 0, &t)) {
+        fast = fastest_trained(p, t.method, &t, &ms);
+        fprintf(p->out,
+                "| training `speedrun` on a GPU, to step %d | %s | the lowest loss is %s's, %.4f; "
+                "not told apart from it:",
+                t.last, fast, t.method, t.loss);
+        others_like(p, &t);
+        fprintf(p->out, "; of these %.1f ms a step is the least |\n", ms);
     }
     fputc('\n', p->out);
+    if (fast) loss_per_second(p, &t, fast);
 }

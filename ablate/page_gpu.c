@@ -37,6 +37,15 @@ double page_gpu_us(const Page *p, int batch, int m, int n, const char *method)
     return r < 0 ? NAN : csv_number(&p->gpu.time, r, "us");
 }
 
+// The GPU of the times, by the words behind the "#" of their command.
+static void name_device(const Page *p, char *device, size_t size)
+{
+    const char *study = strstr(p->gpu.command, "time"); // its line
+    const char *machine = strstr(study ? study : p->gpu.command, "# ");
+    snprintf(device, size, "%s", machine ? machine + 2 : "a GPU");
+    device[strcspn(device, ",\n")] = '\0';
+}
+
 static bool peers_figure(Page *p, Error *err)
 {
     // The methods that are likeliest as defaults, as many as there is room for beside the peers.
@@ -47,7 +56,7 @@ static bool peers_figure(Page *p, Error *err)
     BankShape shape[MAX_SHAPES];
     double us[MAX_SHAPES * N];
     int n = 0;
-    char path[1200], link[256], finding[256], device[96];
+    char path[1200], link[256], finding[256], device[64];
     for (int r = 0; r < c->rows && n < MAX_SHAPES; r++) {
         const BankShape s = {atoi(c->cell[r][0]), atoi(c->cell[r][1]), atoi(c->cell[r][2])};
         if (n && !memcmp(&shape[n - 1], &s, sizeof s)) continue;
@@ -56,10 +65,7 @@ static bool peers_figure(Page *p, Error *err)
         n += isfinite(peer_us(PEER_FLASH, &s));
     }
     if (!n) return true;
-    const char *study = strstr(p->gpu.command, "time"); // its line
-    const char *machine = strstr(study ? study : p->gpu.command, "# ");
-    snprintf(device, sizeof device, "%.60s", machine ? machine + 2 : "a GPU");
-    device[strcspn(device, ",")] = '\0';
+    name_device(p, device, sizeof device);
     page_figure_path(p, "gpu_peers", path, sizeof path, link, sizeof link);
     if (!peers_chart(path, shape, n, methods, N, us, device, finding, sizeof finding, err))
         return false;
@@ -108,34 +114,6 @@ static bool size_figure(Page *p, Error *err)
              page_gpu_error(p, largest, largest, "gaussian", "s4-gram5"));
     f.finding = finding;
     return page_show(p, &f, "gpu_size", err);
-}
-
-// turbo_muon.md section 2: Gaussian n x n, bf16.
-static void published_table(Page *p)
-{
-    static const struct {
-        int n;
-        double muon5, you5, t4;
-    } published[] = {{64, .214, .068, .089},
-                     {256, .209, .094, .093},
-                     {1024, .211, .126, .103},
-                     {4096, .253, .176, .120},
-                     {8192, .277, .209, .131}};
-    fprintf(p->out,
-            "Published polar errors on Gaussian n x n (paper / here):\n\n| n | muon5 | you5 | "
-            "turbo4-you |\n|---|---|---|---|\n");
-    for (int i = 0; i < 5; i++) {
-        const int n = published[i].n;
-        if (isnan(page_gpu_error(p, n, n, "gaussian", "muon5"))) continue;
-        fprintf(p->out, "| %d | %.3f / ", n, published[i].muon5);
-        page_number(p->out, page_gpu_error(p, n, n, "gaussian", "muon5"));
-        fprintf(p->out, " | %.3f / ", published[i].you5);
-        page_number(p->out, page_gpu_error(p, n, n, "gaussian", "you5"));
-        fprintf(p->out, " | %.3f / ", published[i].t4);
-        page_number(p->out, page_gpu_error(p, n, n, "gaussian", "turbo4-you"));
-        fprintf(p->out, " |\n");
-    }
-    fputc('\n', p->out);
 }
 
 static void error_table(Page *p)
@@ -200,11 +178,12 @@ static bool pareto_figure(Page *p, int batch, int m, int n, const char *input, E
 {
     const char *name[MAX_METHODS];
     double us[MAX_METHODS], error[MAX_METHODS];
-    char title[160], finding[400], front[320], file[64];
+    char title[160], finding[400], front[320], file[64], device[64], x_name[96];
     const int methods = names_of(&p->gpu.error, "method", name, MAX_METHODS);
     bool any = false;
-    Figure f = {
-        .x_name = "microseconds on the GPU", .y_name = "polar error on the GPU", .points = true};
+    Figure f = {.x_name = x_name, .y_name = "polar error on the GPU", .points = true};
+    name_device(p, device, sizeof device);
+    snprintf(x_name, sizeof x_name, "microseconds on %s", device);
     for (int k = 0; k < methods; k++) {
         us[k] = page_gpu_us(p, batch, m, n, name[k]),
         error[k] = page_gpu_error(p, m, n, input, name[k]);
@@ -234,13 +213,12 @@ bool page_gpu(Page *p, Error *err)
         for (int r = 0; r < c->rows; r++)
             if (!strcmp(c->cell[r][2], "momentum")) hard = "momentum";
         if (!size_figure(p, err)) return false;
-        published_table(p);
+        page_gpu_published(p);
         error_table(p);
         ratios(p);
         if (!pareto_figure(p, 22, 768, 3072, hard, err) ||
             !pareto_figure(p, 40, 768, 768, hard, err))
             return false;
     }
-    page_gpu_training(p);
-    return true;
+    return page_gpu_training(p, err);
 }

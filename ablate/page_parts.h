@@ -44,24 +44,37 @@ int page_losses(const Csv *csv, const char *method, int step, double *loss, doub
 // The i-th method of such a table, in its order, NULL past the end.
 const char *page_trained(const Csv *csv, int i);
 
-// What the runs on the GPU say together.
+// What the runs on the GPU say together at one step.
 typedef struct {
-    int last, before;          // steps of the last two validations
+    int last, before;          // that step, and the one with the validations before, 0 without
+    int runs;                  // the fewest of a method
     const char *method;        // that of the lowest mean loss
     double loss;               // which is this
     double deviation, freedom; // between seeds, pooled over the methods
     double detectable;         // the smallest difference of two methods that is found
 } GpuTraining;
-bool page_gpu_best(const Page *p, GpuTraining *training); // false without runs
+// At that step, 0 for the last one; false without runs.
+bool page_gpu_best(const Page *p, int step, GpuTraining *training);
 // Student's two-sided p of a difference of two methods' means over nx and ny runs.
 double page_pooled_p(const GpuTraining *training, double off, int nx, int ny);
+// The same with the deviation of the recipe's published logs at that step, which comes back; NaN
+// where they have no such step.
+double page_published_p(int step, double off, int nx, int ny, double *deviation);
+// The mean loss of a method's runs on the GPU at that step, NaN without; how many they are.
+double page_gpu_loss(const Page *p, const char *method, int step, int *runs);
+// Milliseconds to orthogonalise the two banks of `speedrun` alone, NaN where they are not measured.
+double page_gpu_banks_ms(const Page *p, const char *method);
+// Milliseconds a step as far as the method decides them: turbo4's runs, with the method's time for
+// the banks in place of turbo4's where both are measured; else its own runs'.
+double page_gpu_own_ms(const Page *p, const char *method, int step);
 
 // Sections, each nothing when its tables are not there.
-void page_training(Page *p);        // page_training.c
-void page_gpu_training(Page *p);    // page_training.c
-bool page_gpu(Page *p, Error *err); // page_gpu.c
-void page_remedies(Page *p);        // page_remedies.c
-void page_advice(Page *p);          // page_advice.c
+void page_training(Page *p);                 // page_training.c
+bool page_gpu_training(Page *p, Error *err); // page_gpu_training.c
+bool page_gpu(Page *p, Error *err);          // page_gpu.c
+void page_gpu_published(Page *p);            // page_gpu_published.c
+void page_remedies(Page *p);                 // page_remedies.c
+void page_advice(Page *p);                   // page_advice.c
 
 // Microseconds of a method on the GPU, NaN where they are not measured (page_gpu.c).
 double page_gpu_us(const Page *p, int batch, int m, int n, const char *method);

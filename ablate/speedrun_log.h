@@ -7,7 +7,7 @@
 
 #include "../ops/error.h"
 
-enum { SPEEDRUN_POINTS = 256, SPEEDRUN_STEPS = 2245 };
+enum { SPEEDRUN_POINTS = 256, SPEEDRUN_STEPS = 2245, SPEEDRUN_LOGS = 10 };
 
 typedef struct {
     int points, total; // validations by ascending step; the steps that the run says it has

@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")/.."
 folder=${1:-runs/ablations}
 page=${PAGE:-docs/ablations.md}
-make -s ablations train_gpt
+make -s ablations train
 mkdir -p "$folder"
 
 # Real momentum: `tiny` after 60 of its steps.

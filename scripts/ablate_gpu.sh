@@ -15,9 +15,8 @@
 #   SHAPES           of errors and times, batch x m x n with commas between
 #   WORK             the folder that runs/ is made in, and other names are relative to
 #
-# Costs: errors and times 25 s on an H100 in all; training, as reckoned and not yet measured, 8 runs of
-# 250 steps of 0.37 s with half a minute around each, on two H100s under 9 minutes. The time of a step
-# is that of the GPU it ran on.
+# Costs: errors and times 25 s on an H100 in all; training 435 s on two (8 runs of 250 steps, two at a
+# time; 2026-11-25). The time of a step is that of the GPU it ran on.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi
