@@ -13,8 +13,8 @@ struct NsRange {
 };
 
 // A batch at work. The iterate is (M,N), M <= N, padded with zeros to multiples of 8 from (m,n);
-// the caller's matrices are (m,n), or (n,m) when `tall`. When `transposed`, which only tall ones are,
-// the iterate lies as they do, (n,m), without padding.
+// the caller's matrices are (m,n), or (n,m) when `tall`. When `transposed`, which only tall ones
+// are, the iterate lies as they do, (n,m), without padding.
 struct NsBatch {
     const NsMethod *method;
     DType type; // storage: DT_BF16, DT_F16 or DT_F32
