@@ -14,8 +14,8 @@
 //
 // A launch runs a chain of products. Its tiles form one list (ns_schedule.cuh); a tile that needs
 // the results of earlier steps waits until a counter of its matrix says that their tiles are all
-// stored. Nothing waits for something later in the list, and all blocks of the grid run at once, so
-// the chain cannot lock up.
+// stored. Nothing waits for something later in the list, except a tile for the other of its pair,
+// which waits for the same; and all blocks of the grid run at once, so the chain cannot lock up.
 //
 // Addends cost no traffic: what is added to a consumer's rows of the tile is a k-block of the
 // second operand, transposed where that is symmetric, or, where X lies transposed, k-blocks of the
@@ -289,7 +289,7 @@ void launch(const Problem &problem, int items, cudaStream_t stream)
     attributes[1].id = cudaLaunchAttributeClusterDimension;
     attributes[1].val.clusterDim = {S::kPaired ? 2 : 1, 1, 1};
     cudaLaunchConfig_t config = {};
-    config.gridDim = multiprocessors() / 2 * 2;
+    config.gridDim = multiprocessors() / 2 * 2; // for the question below
     config.blockDim = S::kThreads;
     config.dynamicSmemBytes = S::kBytes;
     config.stream = stream;
@@ -298,9 +298,10 @@ void launch(const Problem &problem, int items, cudaStream_t stream)
     static const int most = [&config] { // blocks that run at once
         CUDA_CHECK(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes));
-        int clusters = multiprocessors();
-        if (S::kPaired) CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
-        return S::kPaired ? 2 * clusters : clusters;
+        if (!S::kPaired) return multiprocessors();
+        int clusters;
+        CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
+        return 2 * clusters;
     }();
     config.gridDim = std::min(items, most);
     CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem));

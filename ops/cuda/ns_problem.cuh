@@ -24,6 +24,8 @@ template <NsTiles kTiles> struct Shape {
     // A stage has the blocks of the rows, then those of the columns.
     static constexpr uint32_t kStage = (kConsumers + kBlocks) * kBlockBytes;
     static constexpr uint32_t kSlotsAt = kStages * kStage; // where the slots of the results begin
+    // Addends are taken from up to so many stages before the first of them is given back.
+    static_assert(kBlocks <= kStages, "an addend would wait for a stage that it holds");
     // With what aligning the start to 1024 bytes may cost.
     static constexpr uint32_t kBytes = kSlotsAt + kSlots * kConsumers * kBlockBytes + 1024;
 };
@@ -113,7 +115,8 @@ template <NsTiles kTiles> __device__ __forceinline__ int skipped_blocks(const Ns
     return kTiles == PAIRED ? t.col % 4 : 0;
 }
 
-// Whether the sums run along the rows of an operand as it lies, and not along its columns.
+// Whether what is summed over runs down the columns of an operand as it lies, and not along its
+// rows: then wgmma takes its blocks transposed.
 template <Product kProduct, bool kTall> struct Turned {
     static constexpr bool kRows = kTall && kProduct != APPLY;
     static constexpr bool kCols = kTall != (kProduct == APPLY);

@@ -108,8 +108,7 @@ template <> struct NsTriangle<SMALL> {
 
 // Groups of matrices; of a group the levels of the chain, one step or two that start after the same
 // ones, which are all in earlier levels; of a level the matrices, and of each its steps' triangles.
-// `Chain` has batch, m, pairs, group, count
-// and step.
+// `Chain` has batch, m, pairs, group, count and step.
 template <NsTiles kTiles> struct NsTriangles {
     NsTriangle<kTiles> triangle;
     int total;

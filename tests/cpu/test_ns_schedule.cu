@@ -102,26 +102,33 @@ TEST(triangles)
                     }
 }
 
+// Of the rows of tiles that are even in number two may be a pair.
 template <bool kByRows> int wrong_of_rectangle(int m, int n)
 {
     const Chain c = {3, m, n, 3, 1, false, {}};
     const NsRectangle<kByRows> schedule(c);
     const int rows = 2 * ((m + 127) / 128), cols = 4 * ((n + 255) / 256);
+    const bool paired = !kByRows && rows % 4 == 0;
     std::vector<int> seen((size_t)c.batch * rows * cols);
+    int split = 0;
     for (int i = 0; i < schedule.total; i++) {
         const NsTile t = schedule.tile(c, schedule.item(c, i), 0);
+        if (paired) {
+            const NsTile o = schedule.tile(c, schedule.item(c, i ^ 1), 0);
+            split += o.matrix != t.matrix || o.col != t.col || o.row != (t.row ^ 2);
+        }
         for (int row = t.row; row < t.row + 2; row++)
             for (int col = t.col; col < t.col + t.blocks; col++)
                 seen[((size_t)t.matrix * rows + row) * cols + col]++;
     }
     int wrong = 0;
     for (int count : seen) wrong += count != 1;
-    return wrong;
+    return wrong + split;
 }
 
 TEST(rectangles)
 {
-    for (int m : {8, 128, 136, 768})
+    for (int m : {8, 128, 136, 264, 768})
         for (int n : {8, 256, 264, 3072}) {
             const int wide = wrong_of_rectangle<false>(m, n), tall = wrong_of_rectangle<true>(n, m);
             CHECK(!wide && !tall, "%d x %d: %d and %d blocks", m, n, wide, tall);
@@ -139,6 +146,9 @@ TEST(sizes)
                   NsTriangle<SMALL>(m, false).tiles >= blocks,
               "m = %d", m);
         CHECK(64 * NsTriangle<BIG>(m, true).blocks() - m <= 128, "m = %d", m);
+        if ((m + 127) / 128 % 2 == 0)
+            CHECK(NsTriangle<PAIRED>(m, true).blocks() == NsTriangle<BIG>(m, true).blocks(),
+                  "m = %d", m);
     }
 }
 
