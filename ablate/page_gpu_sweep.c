@@ -117,7 +117,7 @@ bool page_gpu_sweep(Page *p, Error *err)
     } shown[] = {{4096, 4096, "gaussian"}, {768, 3072, "momentum"}};
     const Csv *c = &p->gpu.sweep;
     if (!c->rows) return true;
-    fprintf(p->out, "### Error by iterations\n\n");
+    fprintf(p->out, "### Error by iterations, at full size\n\n");
     for (int i = 0; i < 2; i++)
         if (isfinite(value(p, shown[i].m, shown[i].n, shown[i].input, "aol", "polar_express", 4)) &&
             !iterations_figure(p, shown[i].m, shown[i].n, shown[i].input, err))
