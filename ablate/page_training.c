@@ -111,7 +111,7 @@ void page_training(Page *p)
             " %s %d, mean ± sd | against %s | p (Welch) | ms to orthogonalise | loss in %s's time "
             "|\n|---|---|---|---|---|---|---|%s\n",
             before ? "at" : "loss at step", last, kBase, kBase, before ? "---|---|---|" : "");
-    const char *lowest = NULL, *in_time = NULL;
+    const char *lowest = page_trained(c, 0), *in_time = NULL;
     for (; page_trained(c, kinds) && kinds < MAX_ROWS; kinds++) {
         const char *name = page_trained(c, kinds);
         const double equal = at_equal_time(p, name, last, before);
@@ -122,7 +122,7 @@ void page_training(Page *p)
         put_losses(p, name, last);
         fprintf(p->out, isfinite(page_tiny_ms(p, name)) ? " %.1f" : " –", page_tiny_ms(p, name));
         fprintf(p->out, isfinite(equal) ? " | %.4f |\n" : " | – |\n", equal);
-        if (!lowest || mean_of(loss, runs) < mean_loss(c, lowest, last)) lowest = name;
+        if (mean_of(loss, runs) < mean_loss(c, lowest, last)) lowest = name;
         if (isfinite(equal) && (!in_time || equal < at_equal_time(p, in_time, last, before)))
             in_time = name;
     }
