@@ -141,7 +141,7 @@ bool ns_method_find(NsMethod *method, const char *name, Error *err)
         set_table(method, find_table(methods[i].table), methods[i].iterations);
         return true;
     }
-    return fail(err, "no orthogonalisation method '%.40s'; there are %s", name, list);
+    return fail(err, "no orthogonalisation method '%.40s'; there are %s; " NS_ADVICE, name, list);
 }
 
 bool ns_method_set_norm(NsMethod *method, const char *norm, Error *err)

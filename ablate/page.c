@@ -380,11 +380,11 @@ bool page_write(const char *folder, const char *gpu, const char *page, const cha
     const struct {
         Csv *csv;
         const char *folder, *name;
-    } tables[] = {{&p.error, folder, "error.csv"},       {&p.bias, folder, "bias.csv"},
-                  {&p.spectrum, folder, "spectrum.csv"}, {&p.remedies, folder, "remedies.csv"},
-                  {&p.time, folder, "time.csv"},         {&p.training, folder, "training.csv"},
-                  {&p.gpu.error, gpu, "error.csv"},      {&p.gpu.time, gpu, "time.csv"},
-                  {&p.gpu.training, gpu, "training.csv"}};
+    } tables[] = {{&p.error, folder, "error.csv"},        {&p.bias, folder, "bias.csv"},
+                  {&p.spectrum, folder, "spectrum.csv"},  {&p.remedies, folder, "remedies.csv"},
+                  {&p.time, folder, "time.csv"},          {&p.training, folder, "training.csv"},
+                  {&p.gpu.error, gpu, "error.csv"},       {&p.gpu.time, gpu, "time.csv"},
+                  {&p.gpu.training, gpu, "training.csv"}, {&p.gpu.sweep, gpu, "sweep.csv"}};
     enum { N = sizeof tables / sizeof *tables };
     char *text = NULL;
     size_t size = 0;

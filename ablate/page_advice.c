@@ -68,16 +68,6 @@ static double is_of_four(const Page *p, const char *method)
     return strchr(method, '4') && !strchr(method, '5') ? 1 : -1;
 }
 
-// Microseconds of a step's orthogonalisation in training `tiny` on the CPU: 20 matrices of 128 x
-// 128 and 12 of 128 x 512.
-static double tiny_time(const Page *p, const char *method)
-{
-    char square[96], wide[96];
-    snprintf(square, sizeof square, "%s,128,128", method);
-    snprintf(wide, sizeof wide, "%s,128,512", method);
-    return 20 * page_mean(&p->time, square, "us") + 12 * page_mean(&p->time, wide, "us");
-}
-
 // Of the methods whose loss is not told apart from the lowest, the one with the least time: of a
 // step on the GPU, as far as it is the method's (`pooled` then says how losses differ), of its
 // orthogonalisation on the CPU.
@@ -86,7 +76,8 @@ static const char *fastest_trained(const Page *p, const char *lowest, const GpuT
 {
     const Csv *c = pooled ? &p->gpu.training : &p->training;
     double best[MAX_ROWS], loss[MAX_ROWS], ms[MAX_ROWS];
-    const int step = pooled ? pooled->last : 0, n_best = page_losses(c, lowest, step, best, ms);
+    const int step = pooled ? pooled->last : page_step_below(c, INFINITY),
+              n_best = page_losses(c, lowest, step, best, ms);
     const char *fastest = lowest;
     *time = INFINITY;
     for (int i = 0; page_trained(c, i); i++) {
@@ -95,7 +86,7 @@ static const char *fastest_trained(const Page *p, const char *lowest, const GpuT
         const double chance =
             pooled ? page_pooled_p(pooled, mean_of(loss, n) - mean_of(best, n_best), n, n_best)
                    : welch(loss, n, best, n_best);
-        const double took = pooled ? page_gpu_own_ms(p, name, step) : tiny_time(p, name);
+        const double took = pooled ? page_gpu_own_ms(p, name, step) : page_tiny_ms(p, name);
         if (chance >= 0.05 && took < *time) fastest = name, *time = took;
     }
     return fastest;
@@ -105,9 +96,10 @@ static const char *lowest_loss(const Csv *c, double *lowest)
 {
     double loss[MAX_ROWS], ms[MAX_ROWS];
     const char *name = NULL;
+    const int step = page_step_below(c, INFINITY);
     *lowest = INFINITY;
     for (int i = 0; page_trained(c, i); i++) {
-        const int n = page_losses(c, page_trained(c, i), 0, loss, ms);
+        const int n = page_losses(c, page_trained(c, i), step, loss, ms);
         if (mean_of(loss, n) < *lowest) *lowest = mean_of(loss, n), name = page_trained(c, i);
     }
     return name;
@@ -218,8 +210,7 @@ void page_advice(Page *p)
                 tiny, name, value);
         if (isfinite(ms))
             fprintf(p->out,
-                    ", and %.1f ms a step to orthogonalise (one thread), the least of those",
-                    1e-3 * ms);
+                    ", and %.1f ms a step to orthogonalise (one thread), the least of those", ms);
         fprintf(p->out, " |\n");
     }
     if (page_gpu_best(p, 0, &t)) {

@@ -202,7 +202,7 @@ static bool pareto_figure(Page *p, int batch, int m, int n, const char *input, E
 bool page_gpu(Page *p, Error *err)
 {
     const Csv *c = &p->gpu.error;
-    if (!c->rows && !p->gpu.time.rows && !p->gpu.training.rows) return true;
+    if (!c->rows && !p->gpu.time.rows && !p->gpu.training.rows && !p->gpu.sweep.rows) return true;
     fprintf(p->out, "## Full size, on a GPU\n\nMade by\n\n");
     for (const char *line = p->gpu.command; *line; line += strcspn(line, "\n"), line += *line != 0)
         fprintf(p->out, "    %.*s\n", (int)strcspn(line, "\n"), line);
@@ -220,5 +220,5 @@ bool page_gpu(Page *p, Error *err)
             !pareto_figure(p, 40, 768, 768, hard, err))
             return false;
     }
-    return page_gpu_training(p, err);
+    return page_gpu_sweep(p, err) && page_gpu_training(p, err);
 }

@@ -15,15 +15,6 @@ static const char *base_of(const Csv *c)
     return csv_find(c, "turbo4", 0) >= 0 ? "turbo4" : page_trained(c, 0);
 }
 
-// The largest step below `under` with validations, 0 when there is none.
-static int step_below(const Csv *c, double under)
-{
-    double step = 0;
-    for (int r = 0; r < c->rows; r++)
-        if (csv_number(c, r, "step") < under) step = fmax(step, csv_number(c, r, "step"));
-    return (int)step;
-}
-
 // Deviations within methods at that step, pooled: of losses, and of ms a step.
 typedef struct {
     double loss, ms, freedom;
@@ -55,8 +46,8 @@ bool page_gpu_best(const Page *p, int step, GpuTraining *t)
     double loss[MAX_ROWS], ms[MAX_ROWS];
     Pooled pooled;
     *t = (GpuTraining){.loss = INFINITY};
-    t->last = step ? step : step_below(c, INFINITY);
-    t->before = step_below(c, t->last);
+    t->last = step ? step : page_step_below(c, INFINITY);
+    t->before = page_step_below(c, t->last);
     if (!pool(c, t->last, &pooled)) return false;
     for (int i = 0; page_trained(c, i); i++) {
         const int n = page_losses(c, page_trained(c, i), t->last, loss, ms);
@@ -108,7 +99,7 @@ static double at_equal_time(const Page *p, const GpuTraining *t, const char *met
                  before = page_gpu_loss(p, method, t->before, &n);
     const double ratio = page_gpu_own_ms(p, base_of(&p->gpu.training), t->last) /
                          page_gpu_own_ms(p, method, t->last);
-    return t->before ? last + (last - before) / log((double)t->last / t->before) * log(ratio) : NAN;
+    return page_loss_at(last, t->last, before, t->before, ratio);
 }
 
 // Every run's loss less the mean of the base, at each step with validations (the last MAX_STEPS).
@@ -118,7 +109,7 @@ static bool figure(Page *p, const GpuTraining *t, Error *err)
     const char *base = base_of(c), *label[MAX_STEPS];
     char text[MAX_STEPS][24], title[160], y_name[96], finding[400];
     int step[MAX_STEPS], steps = 0, kinds = 0, n;
-    for (int s = t->last; s > 0 && steps < MAX_STEPS; s = step_below(c, s)) step[steps++] = s;
+    for (int s = t->last; s > 0 && steps < MAX_STEPS; s = page_step_below(c, s)) step[steps++] = s;
     while (page_trained(c, kinds)) kinds++;
     Figure f = {.x_name = "step", .points = true, .x_label = label, .x_labels = steps};
     for (int i = 0; i < steps; i++) {

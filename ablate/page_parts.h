@@ -9,7 +9,7 @@
 typedef struct {
     Csv error, bias, spectrum, time, training, remedies;
     struct {
-        Csv error, time, training;
+        Csv error, time, training, sweep;
         char command[2048]; // a line for each study
     } gpu;                  // of scripts/ablate_gpu.sh
     FILE *out;
@@ -38,11 +38,20 @@ bool page_show(Page *p, Figure *figure, const char *name, Error *err);
 void page_figure_path(const Page *p, const char *name, char *path, size_t size, char *link,
                       size_t link_size);
 
-// The runs of a method in a table of training (at that step, 0 where there is no such column):
-// their losses and ms a step, at most MAX_ROWS; how many.
+// The runs of a method in a table of training at that step: their losses and ms a step, at most
+// MAX_ROWS; how many.
 int page_losses(const Csv *csv, const char *method, int step, double *loss, double *ms);
 // The i-th method of such a table, in its order, NULL past the end.
 const char *page_trained(const Csv *csv, int i);
+// The largest step below `under` in such a table, 0 when there is none.
+int page_step_below(const Csv *csv, double under);
+// The loss at `ratio` times the last step, from those of the last two validations, by the slope
+// against the logarithm of the step; NaN with one validation alone (step_before 0).
+double page_loss_at(double last, int step, double before, int step_before, double ratio);
+// Milliseconds to orthogonalise what a step of `tiny` does, 20 matrices of 128 x 128 and 12 of 128
+// x 512, on one thread of the CPU; of any method that the CPU's runs have, NaN where it was not
+// timed.
+double page_tiny_ms(const Page *p, const char *method);
 
 // What the runs on the GPU say together at one step.
 typedef struct {
@@ -72,6 +81,7 @@ double page_gpu_own_ms(const Page *p, const char *method, int step);
 void page_training(Page *p);                 // page_training.c
 bool page_gpu_training(Page *p, Error *err); // page_gpu_training.c
 bool page_gpu(Page *p, Error *err);          // page_gpu.c
+bool page_gpu_sweep(Page *p, Error *err);    // page_gpu_sweep.c
 void page_gpu_published(Page *p);            // page_gpu_published.c
 void page_remedies(Page *p);                 // page_remedies.c
 void page_advice(Page *p);                   // page_advice.c

@@ -99,3 +99,20 @@ PolarReport polar_factor(const PolarDevice *device, double *x, double *e, double
     }
     return report;
 }
+
+double polar_largest(const PolarDevice *device, const double *x, double *a, double *p, int m, int n)
+{
+    enum { SQUARINGS = 14 };
+    const size_t square = (size_t)m * (size_t)m;
+    device->multiply(a, x, x, true, m, m, n, 1, 0, NULL);
+    double norm = device->distance(a, NULL, square), logarithm = log(norm); // of |A^q|_F
+    if (!(norm > 0)) return 0;
+    for (int k = 0; k < SQUARINGS; k++) {
+        device->scale(a, square, 1 / norm); // A^q over its norm
+        device->multiply(p, a, a, false, m, m, m, 1, 0, NULL);
+        swap(&a, &p);
+        norm = device->distance(a, NULL, square);
+        logarithm = 2 * logarithm + log(norm);
+    }
+    return exp(logarithm / (2 << SQUARINGS));
+}

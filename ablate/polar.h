@@ -33,4 +33,9 @@ typedef struct {
 PolarReport polar_factor(const PolarDevice *device, double *x, double *e, double *y, double *a,
                          double *p, int m, int n);
 
+// The largest singular value of x (m,n), m <= n, or up to m^(1/65536) times that, 1.0002 for
+// m = 16384: |A^q|_F^(1/2q) of A = x x^T with q = 2^14. 0 for zeros. Work: a and p (m,m).
+double polar_largest(const PolarDevice *device, const double *x, double *a, double *p, int m,
+                     int n);
+
 #endif

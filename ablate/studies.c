@@ -8,6 +8,7 @@
 #endif
 
 #include "../run/clock.h"
+#include "combination.h"
 #include "csv.h"
 #include "inputs.h"
 #include "samples.h"
@@ -17,8 +18,10 @@ static const char *const methods[] = {"muon5",    "you5",       "polar5",     "t
                                       "turbo5",   "turbo4-you", "s4-polar4",  "s4-polar5",
                                       "s4-gram4", "s4-gram5",   "turbo-gram4"};
 enum { N_METHODS = sizeof methods / sizeof *methods };
-static const char *const norms[] = {"none", "frobenius", "aol", "schatten4"};
-static const char *const tables[] = {"jordan", "you", "polar_express", "cans", "turbo_ga"};
+// Runs of training have these counts too.
+static const char *const timed_too[] = {"aol-polar_express-1", "aol-polar_express-2",
+                                        "aol-polar_express-3"};
+enum { N_TIMED = N_METHODS + sizeof timed_too / sizeof *timed_too };
 
 const char *studies_method(int i) { return i >= 0 && i < N_METHODS ? methods[i] : NULL; }
 
@@ -44,20 +47,14 @@ static bool add_error(Tables *t, const Sample *s, const NsMethod *method, const 
 static bool error_rows(Tables *t, const Sample *s, Error *err)
 {
     NsMethod method;
-    for (int norm = 0; norm < 4; norm++)
-        for (int table = 0; table < 5; table++)
-            for (int k = 1; k <= NS_MAX_ITERATIONS; k++) {
-                if (!ns_method_find(&method, "polar5", err) ||
-                    !ns_method_set_norm(&method, norms[norm], err) ||
-                    !ns_method_set_coeffs(&method, tables[table], k, err))
-                    return false;
-                method.eps = 0,
-                method.delta = table >= 2 ? 0.02 : 0; // as published with the tables
-                // Without a normaliser the largest singular value is 1, which costs a
-                // decomposition.
-                if (!add_error(t, s, &method, norms[norm], norm ? 1 : 1 / sample_largest(s), err))
-                    return false;
-            }
+    for (int i = 0; i < COMBINATIONS; i++) {
+        if (!combination_at(&method, i, err)) return false;
+        method.eps = 0;
+        // Without a normaliser the largest singular value is 1, which costs a decomposition.
+        const double factor = method.norm == NS_NORM_NONE ? 1 / sample_largest(s) : 1;
+        const char *norm = combination_norm(i / (NS_MAX_ITERATIONS * COMBINATION_TABLES));
+        if (!add_error(t, s, &method, norm, factor, err)) return false;
+    }
     static const char *const gram[] = {"turbo-gram4", "s4-gram4", "s4-gram5"};
     for (int i = 0; i < 3; i++) {
         if (!ns_method_find(&method, gram[i], err)) return false;
@@ -198,13 +195,14 @@ bool studies_time(const Studies *o, Error *err)
 #ifdef _OPENMP
     omp_set_num_threads(1); // several would wait for each other where other programs run
 #endif
-    for (int i = 0; ok && i < N_METHODS; i++)
+    for (int i = 0; ok && i < (int)N_TIMED; i++)
         for (int z = 0; ok && z < o->n_sizes; z++) {
             NsMethod method;
             char key[128], row[192];
-            snprintf(key, sizeof key, "%s,%d,%d", methods[i], o->size[z].m, o->size[z].n);
+            const char *name = i < N_METHODS ? methods[i] : timed_too[i - N_METHODS];
+            snprintf(key, sizeof key, "%s,%d,%d", name, o->size[z].m, o->size[z].n);
             if (csv_find(&csv, key, 0) >= 0) continue;
-            ok = ns_method_find(&method, methods[i], err);
+            ok = combination_find(&method, name, err);
             if (!ok) break;
             snprintf(row, sizeof row, "%s,%.1f", key,
                      time_method(&method, o->size[z].m, o->size[z].n));

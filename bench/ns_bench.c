@@ -28,7 +28,9 @@ typedef struct {
 
 static const Field table[] = {
     FIELD_S(Options, shapes, "0123456789x,", "BxMxN,..", "batch and sizes"),
-    FIELD_S(Options, methods, NULL, "NAMES", "with commas between (docs/recipe.md)"),
+    FIELD_S(Options, methods, NULL, "NAMES",
+            "with commas between (docs/recipe.md); or NORM-TABLE-K, such as aol-you-4; sweep is "
+            "all of those (ablate/combination.h)"),
     FIELD_B(Options, times, "time the methods; --times=no leaves that out"),
     FIELD_B(Options, products, "time the iteration's products alone instead"),
     FIELD_B(Options, cublas, "all products by cuBLASLt, as on GPUs before Hopper"),
@@ -80,9 +82,14 @@ static bool read_lists(Bench *b, Options *o, Error *err)
         b->shape[b->shapes++] = s;
     }
     for (char *word = strtok(o->methods, ","); word; word = strtok(NULL, ",")) {
-        if (b->methods == NS_BENCH_METHODS)
-            return fail(err, "--methods: more than %d", NS_BENCH_METHODS);
-        if (!ns_method_find(&b->method[b->methods++], word, err)) return false;
+        const bool sweep = !strcmp(word, "sweep");
+        for (int i = 0; i < (sweep ? COMBINATIONS : 1); i++) {
+            if (b->methods == NS_BENCH_METHODS)
+                return fail(err, "--methods: more than %d", NS_BENCH_METHODS);
+            NsMethod *method = &b->method[b->methods++];
+            if (!(sweep ? combination_at(method, i, err) : combination_find(method, word, err)))
+                return false;
+        }
     }
     for (char *word = strtok(o->inputs, ","); word; word = strtok(NULL, ",")) {
         double probe[4];
@@ -249,6 +256,12 @@ static bool keep(Bench *b, const NsErrorRow *row, const Mean *mean, Error *err)
 
 static void print_errors(const Bench *b, const NsErrorRow *row, const Mean *mean)
 {
+    if (b->methods > NS_BENCH_NAMED) { // too many for a line
+        printf("%5d x %4d  %-10s %d methods%s\n", row->m, row->n, row->input, b->methods,
+               mean ? "" : "  (from the file)");
+        fflush(stdout);
+        return;
+    }
     for (int what = 0; what < 2; what++) {
         printf("%5d x %4d  %-10s %-7s", row->m, row->n, row->input, what ? "orthog." : "polar");
         for (int i = 0; i < b->methods; i++)
@@ -292,7 +305,8 @@ static bool errors_all(Bench *b, int matrices, Error *err)
     NsErrorRow rows[NS_BENCH_SHAPES * NS_BENCH_INPUTS];
     int n = 0;
     printf("\n%-32s", "    m x    n  input");
-    for (int i = 0; i < b->methods; i++) printf(" %11s", b->method[i].name);
+    for (int i = 0; i < b->methods && b->methods <= NS_BENCH_NAMED; i++)
+        printf(" %11s", b->method[i].name);
     printf("\n");
     for (int s = 0; s < b->shapes; s++)
         for (int i = 0; i < b->inputs && !is_repeated(b, s); i++) {

@@ -2,6 +2,7 @@
 #ifndef BENCH_NS_BENCH_H
 #define BENCH_NS_BENCH_H
 
+#include "../ablate/combination.h"
 #include "../ablate/peers.h"
 #include "../ns.h"
 
@@ -9,7 +10,12 @@
 extern "C" {
 #endif
 
-enum { NS_BENCH_METHODS = 16, NS_BENCH_SHAPES = 32, NS_BENCH_INPUTS = 16 };
+enum {
+    NS_BENCH_NAMED = 16,
+    NS_BENCH_METHODS = COMBINATIONS + NS_BENCH_NAMED, // the sweep, and named ones
+    NS_BENCH_SHAPES = 32,
+    NS_BENCH_INPUTS = 16
+};
 
 typedef struct {
     double us;       // median of CUDA-graph replays over inputs that together exceed the L2 cache
@@ -41,8 +47,9 @@ typedef struct {
 // against the polar factor of just that in fp64. Both are restricted to the directions that the
 // input determines where its rank is less than m (ablate/polar.h); those that only the rounding to
 // fp32 made are such directions too. The matrix is `host` (m,n) if
-// given, else the random one of that input's name (ablate/inputs.h) and seed. False for an unknown
-// name or a matrix of zeros.
+// given, else the random one of that input's name (ablate/inputs.h) and seed. A method without a
+// normaliser gets it over its largest singular value (polar_largest). False for an unknown name or
+// a matrix of zeros.
 bool ns_bench_errors(NsErrors *errors, NsReference *reference, const NsMethod *methods,
                      int n_methods, int m, int n, const char *input, uint64_t seed,
                      const double *host, Error *err);

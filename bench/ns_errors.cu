@@ -32,6 +32,13 @@ template <typename T> __global__ void widen_kernel(double *out, const T *in, siz
         out[i] = load_stored(in, i);
 }
 
+__global__ void over_kernel(float *out, const float *in, size_t size, double divisor)
+{
+    for (size_t i = blockIdx.x * (size_t)kThreads + threadIdx.x; i < size;
+         i += (size_t)gridDim.x * kThreads)
+        out[i] = (float)(in[i] / divisor);
+}
+
 void widen(double *out, const void *in, DType type, size_t size)
 {
     if (type == DT_BF16)
@@ -45,7 +52,7 @@ void widen(double *out, const void *in, DType type, size_t size)
 
 struct Matrices {
     double *exact, *e, *y, *a, *p; // the polar factor (m,n), its projection (m,m), and work
-    float *input, *output;         // (m,n); the output of whatever dtype
+    float *input, *output, *unit;  // (m,n); the output of whatever dtype; the input over |.|_2
     int rank;
 };
 
@@ -56,7 +63,8 @@ NsErrors measure(const Matrices &w, const NsMethod &method, int m, int n)
     const DType out = method.storage == DT_F64 ? DT_F32 : method.storage;
     void *work;
     CUDA_CHECK(cudaMalloc(&work, ns_workspace_size_cuda(&method, 1, m, n)));
-    if (ns_orthogonalize_to_cuda(&method, w.output, out, w.input, DT_F32, false, 1, m, n, work,
+    const float *input = method.norm == NS_NORM_NONE ? w.unit : w.input;
+    if (ns_orthogonalize_to_cuda(&method, w.output, out, input, DT_F32, false, 1, m, n, work,
                                  nullptr))
         cuda_fail("it refused the shape", "report it", "ns_orthogonalize_to_cuda", __FILE__,
                   __LINE__);
@@ -83,9 +91,12 @@ extern "C" bool ns_bench_errors(NsErrors *errors, NsReference *reference, const 
 {
     const PolarDevice &d = polar_cuda;
     const size_t size = (size_t)m * n, square = (size_t)m * m;
-    Matrices w = {room(size),   room(square), room(size), room(square),
-                  room(square), nullptr,      nullptr,    0};
+    Matrices w = {room(size), room(square), room(size), room(square), room(square), nullptr,
+                  nullptr,    nullptr,      0};
     CUDA_CHECK(cudaMalloc(&w.input, sizeof(float) * size));
+    bool unit = false;
+    for (int i = 0; i < n_methods; i++) unit = unit || methods[i].norm == NS_NORM_NONE;
+    if (unit) CUDA_CHECK(cudaMalloc(&w.unit, sizeof(float) * size));
     CUDA_CHECK(cudaMalloc(&w.output, sizeof(float) * size));
     bool ok = true;
     if (host)
@@ -98,6 +109,11 @@ extern "C" bool ns_bench_errors(NsErrors *errors, NsReference *reference, const 
     if (ok) {
         round_kernel<<<kSumBlocks, kThreads>>>(w.input, w.exact, size, 8 / norm);
         CHECK_LAUNCH();
+        if (unit) {
+            const double largest = polar_largest(&d, w.exact, w.a, w.p, m, n);
+            over_kernel<<<kSumBlocks, kThreads>>>(w.unit, w.input, size, largest);
+            CHECK_LAUNCH();
+        }
         const PolarReport report = polar_factor(&d, w.exact, w.e, w.y, w.a, w.p, m, n);
         w.rank = report.rank;
         *reference = {report.rank, report.iterations, report.residual};
@@ -106,5 +122,6 @@ extern "C" bool ns_bench_errors(NsErrors *errors, NsReference *reference, const 
     for (double *p : {w.exact, w.e, w.y, w.a, w.p}) CUDA_CHECK(cudaFree(p));
     CUDA_CHECK(cudaFree(w.input));
     CUDA_CHECK(cudaFree(w.output));
+    CUDA_CHECK(cudaFree(w.unit));
     return ok;
 }

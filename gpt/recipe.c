@@ -61,7 +61,7 @@ static const Field fields[] = {
     X(head_lr_mul, 0, 10000, "factor on the rate of the head"),
     X(scalar_lr_mul, 0, 10000, "factor on the rate of scalars"),
     N(adam_every, 1, 1024, "steps of gradient that each Adam update sums"),
-    WORD(ortho, "METHOD", "orthogonalisation: a method of ns.h, such as turbo4, polar5, muon5"),
+    WORD(ortho, "METHOD", "orthogonalisation, a method of ns.h: " NS_ADVICE),
     N(ns_iters, 0, NS_MAX_ITERATIONS, "iterations of the method; 0 is its own number"),
     WORD(ns_norm, "NAME", "instead of its normaliser: none, frobenius, aol, schatten4"),
     FIELD_S(

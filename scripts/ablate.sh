@@ -23,20 +23,23 @@ build/ablations error --folder "$folder" --sizes 512x512 --seeds 1
 build/ablations remedies --folder "$folder" --seeds 16 --momentum "$momentum" --momentum-matrices 20
 build/ablations time --folder "$folder" --sizes 64x64,128x128,256x256,96x384,128x512,512x512
 
-# Training: the loss after 100 steps of `tiny`, schedule and all, of each method with three seeds.
+# Training: the loss after 50 and 100 steps of `tiny`, schedule and all, of each method with three seeds.
 table=$folder/training.csv
-[ -f "$table" ] || echo "method,seed,loss,ms" >"$table"
+head=method,seed,step,loss,ms
+grep -sqx "$head" "$table" || echo "$head" >"$table"
 train() { # method, seed, options...
     method=$1 seed=$2
     shift 2
-    if grep -q "^$method,$seed," "$table"; then return; fi
+    if grep -q "^$method,$seed,100," "$table"; then return; fi
     name=ablation-$method-$seed
     rm -rf "runs/$name"
     echo "training with $method, seed $seed" >&2
     ./train_gpt --device cpu --recipe tiny --run "$name" --seed "$seed" --samples 0 --checkpoint-every 0 \
-        --scheduled-steps 95 --extension-steps 5 --val-every 100 "$@" >"$folder/$name.log"
-    row=$(sed -n 's/^step:100\/100 val_loss:\([0-9.]*\) .*step_avg:\([0-9.]*\)ms$/\1,\2/p' "$folder/$name.log")
-    echo "$method,$seed,$row" >>"$table"
+        --scheduled-steps 95 --extension-steps 5 --val-every 50 "$@" >"$folder/$name.log"
+    rows=$(sed -n "s/^step:\([1-9][0-9]*\)\/100 val_loss:\([0-9.]*\) .*step_avg:\([0-9.]*\)ms\$/$method,$seed,\1,\2,\3/p" \
+        "$folder/$name.log")
+    { grep -v "^$method,$seed," "$table" && echo "$rows"; } >"$table.new"
+    mv -f "$table.new" "$table"
     rm -rf "runs/$name"
 }
 for seed in 1 2 3; do

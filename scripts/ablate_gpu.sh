@@ -8,15 +8,16 @@
 #
 #   PROGRAM, BENCH   train_gpt and ns_bench where they are built already; else they are built
 #   TRAIN, VAL       shards (data/fineweb10B/fineweb_train_*.bin, .._val_*.bin)
-#   STUDIES          "training error time", any of them
+#   STUDIES          "training error sweep time", any of them
 #   GPUS             how many runs go side by side, each on a GPU of its own (all that nvidia-smi lists)
 #   METHODS, SEEDS   of the training study
 #   STEPS, OPTIONS   of each run (250; --recipe speedrun --val-tokens 2097152)
-#   SHAPES           of errors and times, batch x m x n with commas between
+#   SHAPES           of errors, sweep and times, batch x m x n with commas between
 #   WORK             the folder that runs/ is made in, and other names are relative to
 #
 # Costs: errors and times 25 s on an H100 in all; training 435 s on two (8 runs of 250 steps, two at a
-# time; 2026-11-25). The time of a step is that of the GPU it ran on.
+# time; 2026-11-25). The time of a step is that of the GPU it ran on. The sweep was reckoned at 50 s of
+# an H100 and not run yet, half of that for three inputs at n = 8192.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi
@@ -25,7 +26,7 @@ cd "${WORK:-$root}"
 folder=${1:-$root/bench/ablations_gpu}
 program=${PROGRAM:-$root/train_gpt}
 bench=${BENCH:-$root/build/bench/ns_bench}
-studies=${STUDIES:-training error time}
+studies=${STUDIES:-training error sweep time}
 train=${TRAIN:-$root/data/fineweb10B/fineweb_train_*.bin}
 val=${VAL:-$root/data/fineweb10B/fineweb_val_*.bin}
 # The recipe's method; its parent's; the most accurate on real momentum; and the fastest, which in
@@ -63,6 +64,13 @@ forget() { # STUDY: its table is about to be made anew
 note() { # STUDY [REMARK]: rows of its table were made here and now
     line="STUDIES=$1 scripts/ablate_gpu.sh   # ${machine:-no GPU}, $(date +%F)${commit:+, commit $commit}${2:-}"
     grep -sqxF "$line" "$made_by" || echo "$line" >>"$made_by"
+}
+size() { if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi; } # of a file
+# A table of ns_bench, which leaves the rows that are there: who began it stays named, and who added
+# nothing is not.
+measured() { # STUDY, how large its table was
+    if [ "$2" -eq 0 ]; then forget "$1"; fi
+    if [ "$2" -eq 0 ] || [ "$(size "$folder/$1.csv")" -ne "$2" ]; then note "$1"; fi
 }
 
 # ---- training ----------------------------------------------------------------------------------
@@ -134,25 +142,38 @@ study_training() {
 all_methods=muon5,you5,polar5,turbo4,turbo5,turbo4-you,turbo-gram4,s4-polar4,s4-polar5,s4-gram4,s4-gram5
 squares=1x64x64,1x128x128,1x256x256,1x512x512,1x1024x1024,1x2048x2048,1x4096x4096,1x8192x8192
 banks=22x768x3072,40x768x768,1x768x3072,1x2048x8192
+inputs=gaussian,uniform,levy1.0,levy1.5,levy1.75,rows,columns,low-rank
+with_momentum() { if [ -f "$momentum" ]; then echo "$inputs,momentum=$momentum"; else echo "$inputs"; fi; }
 study_error() {
-    inputs=gaussian,uniform,levy1.0,levy1.5,rows,columns,low-rank
-    if [ -f "$momentum" ]; then inputs=$inputs,momentum=$momentum; fi
-    "$bench" --times=no --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --inputs "$inputs" \
+    before=$(size "$folder/error.csv")
+    "$bench" --times=no --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --inputs "$(with_momentum)" \
         --errors-csv "$folder/error.csv" >"$folder/error.txt"
-    forget error
-    note error
+    measured error "$before"
+}
+# Every normaliser with every table after 1 to 8 iterations. The reference of a matrix is made once for
+# all of them; at n = 8192, where each takes a sixtieth of a second and more to lay beside it, only a
+# tame input, a heavy-tailed one and one that AOL does badly on.
+sweep_shapes=2x64x64,2x128x128,2x256x256,1x512x512,1x1024x1024,1x2048x2048,1x4096x4096,2x768x3072,2x768x768
+sweep() { # SHAPES, INPUTS
+    "$bench" --times=no --shapes "$1" --methods sweep --inputs "$2" --errors-csv "$folder/sweep.csv"
+}
+study_sweep() {
+    before=$(size "$folder/sweep.csv")
+    sweep "${SHAPES:-$sweep_shapes}" "$(with_momentum)" >"$folder/sweep.txt"
+    if [ -z "${SHAPES:-}" ]; then sweep 1x8192x8192 gaussian,levy1.0,columns >>"$folder/sweep.txt"; fi
+    measured sweep "$before"
 }
 study_time() {
+    before=$(size "$folder/time.csv")
     "$bench" --shapes "${SHAPES:-$banks,$squares}" --methods "$all_methods" --csv "$folder/time.csv" \
         >"$folder/time.txt"
-    forget time
-    note time
+    measured time "$before"
 }
 
 for study in $studies; do
     case $study in
-    training | error | time) "study_$study" ;;
-    *) echo "error: no study '$study': there are training, error and time" >&2 && exit 2 ;;
+    training | error | sweep | time) "study_$study" ;;
+    *) echo "error: no study '$study': there are training, error, sweep and time" >&2 && exit 2 ;;
     esac
 done
 echo "$folder"

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../../ablate/combination.h"
 #include "../../ablate/csv.h"
 #include "../../ablate/figure.h"
 #include "../../ablate/statistics.h"
@@ -75,6 +76,36 @@ TEST(half_a_row_is_cut)
     CHECK(!csv_open(&csv, folder, "a,b", &err), "a folder");
     csv_close(&csv);
     unlink(path);
+}
+
+// By name and by number the same, each once, and the named methods under another name.
+TEST(combinations)
+{
+    static const char *const same[][2] = {{"polar5", "frobenius-polar_express-5"},
+                                          {"you5", "frobenius-you-5"},
+                                          {"turbo4", "aol-polar_express-4"},
+                                          {"turbo4-you", "aol-you-4"},
+                                          {"s4-polar5", "schatten4-polar_express-5"}};
+    static NsMethod all[COMBINATIONS];
+    NsMethod method, named;
+    Error err;
+    for (int i = 0; i < COMBINATIONS; i++) {
+        CHECK(combination_at(&all[i], i, &err), "%s", err.text);
+        CHECK(combination_find(&method, all[i].name, &err) &&
+                  !memcmp(&method, &all[i], sizeof method),
+              "%s", all[i].name);
+        for (int k = 0; k < i; k++) CHECK(strcmp(all[k].name, all[i].name), "%s", all[i].name);
+    }
+    CHECK(!strcmp(all[0].name, "none-jordan-1") && all[COMBINATIONS - 1].iterations == 8);
+    for (int i = 0; i < 5; i++) {
+        CHECK(combination_find(&method, same[i][1], &err), "%s", err.text);
+        CHECK(combination_find(&named, same[i][0], &err), "%s", err.text);
+        memcpy(method.name, named.name, sizeof named.name);
+        CHECK(!memcmp(&method, &named, sizeof named), "%s", named.name);
+    }
+    CHECK(!combination_find(&method, "aol-you-9", &err) && strstr(err.text, "'aol-you-9'"));
+    CHECK(combination_norm(2) && !strcmp(combination_norm(2), "aol") &&
+          !combination_norm(COMBINATION_NORMS) && !combination_table(COMBINATION_TABLES));
 }
 
 // Against tables of Student's distribution, and R's t.test of these numbers.
@@ -174,6 +205,7 @@ int main(void)
     snprintf(path, sizeof path, "%s/table.csv", folder);
     RUN(table_grows);
     RUN(half_a_row_is_cut);
+    RUN(combinations);
     RUN(statistics);
     RUN(one_sided);
     RUN(adaptive);

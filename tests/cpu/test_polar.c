@@ -123,8 +123,30 @@ TEST(rank_deficient)
     CHECK(report.rank == 0 && distance(g, NULL, M * N) == 0 && distance(e, NULL, M * M) == 0);
 }
 
+TEST(largest)
+{
+    enum { M = 24, N = 40 };
+    static double g[M * N], exact[M * N], a[M * M], p[M * M], sigma[M];
+    for (int i = 0; inputs_name(i); i++)
+        for (double factor = 1e-12; factor < 1e13; factor *= 1e12) {
+            double most = 0;
+            inputs_fill(g, M, N, inputs_name(i), 5);
+            scale(g, M * N, factor);
+            svd_polar(exact, sigma, g, M, N);
+            for (int k = 0; k < M; k++) most = fmax(most, sigma[k]);
+            const double ratio = polar_largest(&cpu, g, a, p, M, N) / most;
+            CHECK(ratio > 1 - 1e-12 && ratio < 1.0001, "%s: %.17g", inputs_name(i), ratio);
+        }
+    // All equal is the worst: m^(1/65536).
+    identity(g, M);
+    CHECK_NEAR(polar_largest(&cpu, g, a, p, M, M), pow(M, 1.0 / 65536), 1e-12);
+    memset(g, 0, sizeof g);
+    CHECK(polar_largest(&cpu, g, a, p, M, N) == 0);
+}
+
 int main(void)
 {
+    RUN(largest);
     RUN(as_the_decomposition);
     RUN(ill_conditioned);
     RUN(rank_deficient);

@@ -9,6 +9,14 @@ shards
 cat >bench.sh <<'END'
 #!/bin/sh
 echo "$@" >>calls
+while [ $# -gt 1 ]; do
+    case $1 in
+    --csv | --errors-csv) # a row for each list of shapes, once
+        grep -sqx "$shapes" "$2" || echo "$shapes" >>"$2" ;;
+    --shapes) shapes=$2 ;;
+    esac
+    shift
+done
 END
 chmod +x bench.sh
 study() { # FOLDER, variables...
@@ -30,15 +38,25 @@ check "which is there" [ -s runs/ablation-gpu-momentum.safetensors ]
 check "and times" grep -q -e '--csv gpu/time.csv' calls
 check "the machine of each study is named" [ "$(sed 's/ scripts.*# .*, [0-9-]*, .*//; s/ scripts.*//' gpu/machine.txt)" = "STUDIES=training
 STUDIES=error
+STUDIES=sweep
 STUDIES=time" ]
 check "with the steps of training" grep -q '^STUDIES=training scripts/ablate_gpu.sh   # .*, 4 steps each$' gpu/machine.txt
 check "no run is kept" [ -z "$(ls -d runs/ablation-gpu-*-* 2>/dev/null)" ]
 cp gpu/training.csv before.csv
 sed -i 's/# .*, \(20[0-9][0-9]\)/# another machine, \1/' gpu/machine.txt
-check "errors alone again" study gpu STUDIES=error
+check "of every combination, with momentum too" grep -q -e '2x768x3072.* --methods sweep .*low-rank,momentum=.* --errors-csv gpu/sweep.csv' calls
+check "and at the largest size" grep -q -e '--shapes 1x8192x8192 --methods sweep --inputs gaussian,levy1.0,columns ' calls
+check "errors again" study gpu STUDIES=error
+check "of which none is new" [ "$(grep -c '^STUDIES=error ' gpu/machine.txt)" -eq 1 ]
+check "errors of more shapes" study gpu STUDIES="error sweep" SHAPES=1x16x24
+check "are of both machines" [ "$(grep -c '^STUDIES=error ' gpu/machine.txt)" -eq 2 ]
+check "so is the sweep" [ "$(grep -c '^STUDIES=sweep ' gpu/machine.txt)" -eq 2 ]
+check "at that shape" [ "$(tail -n 1 gpu/sweep.csv)" = 1x16x24 ]
+rm gpu/error.csv
+check "errors anew" study gpu STUDIES=error
 check "are of this machine" [ "$(grep -c '^STUDIES=error ' gpu/machine.txt)" -eq 1 ]
 check "and no other's" no grep -q '^STUDIES=error .*another machine' gpu/machine.txt
-check "the others' stays" [ "$(grep -c 'another machine' gpu/machine.txt)" -eq 2 ]
+check "the others' stays" [ "$(grep -c 'another machine' gpu/machine.txt)" -eq 3 ]
 check "again" study gpu
 check "nothing is made again" cmp -s before.csv gpu/training.csv
 check "and that machine is still named" grep -q '^STUDIES=training .*another machine' gpu/machine.txt
@@ -52,5 +70,5 @@ check "a method that is none" no study other METHODS="turbo4 nope"
 check "is told" says "no orthogonalisation method 'nope'"
 check "the other run counts" grep -q '^turbo4,1,4,' other/training.csv
 check "another study" no study other STUDIES=nope
-check "is told" says "no study 'nope'"
+check "is told" says "no study 'nope': there are training, error, sweep and time"
 finish

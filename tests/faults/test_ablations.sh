@@ -26,7 +26,7 @@ wait $pid 2>/dev/null
 check "a study that was killed" exits 0 error $small --folder killed
 check "ends the same" cmp -s before.csv killed/error.csv
 check "time" exits 0 time --sizes 16x24 --folder whole
-check "of every method" [ "$(grep -c ',16,24,[0-9.]*$' whole/time.csv)" -eq 11 ]
+check "of every method, and fewer iterations" [ "$(grep -c ',16,24,[0-9.]*$' whole/time.csv)" -eq 14 ]
 "$trainer" $data $model --run dump --samples 0 --steps 8 --dump-momentum 8 >out 2>log
 check "momentum" exits 0 error $small --folder whole --momentum runs/dump/momentum_000008.safetensors
 check "is an input" grep -q '^momentum,' whole/error.csv
@@ -35,11 +35,44 @@ check "of each matrix" [ "$(grep -c '^[a-z]*,16,24,[1-5],' whole/remedies.csv)" 
 cp whole/remedies.csv before.csv
 check "remedies again" exits 0 remedies $small --seeds 5 --folder whole
 check "are not made again" cmp -s before.csv whole/remedies.csv
-printf 'method,seed,loss,ms\npolar5,1,1,9\npolar5,2,1.1,9\nturbo4,1,2,9\nturbo4,2,2.1,9\n' >whole/training.csv
+# Times of orthogonalisation by hand: polar5 20 x 0.1 + 12 x 0.25 = 5 ms, turbo4 6 ms, turbo1 2 ms.
+cat >>whole/time.csv <<'END'
+polar5,128,128,100.0
+polar5,128,512,250.0
+turbo4,128,128,150.0
+turbo4,128,512,250.0
+aol-polar_express-1,128,128,40.0
+aol-polar_express-1,128,512,100.0
+END
+cat >whole/training.csv <<'END'
+method,seed,step,loss,ms
+polar5,1,4,2,12
+polar5,1,8,1,10
+polar5,2,4,2.1,12
+polar5,2,8,1.1,14
+turbo4,1,4,3,9
+turbo4,1,8,2,9
+turbo4,2,4,3.1,9
+turbo4,2,8,2.1,9
+turbo1,1,4,3,9
+turbo1,1,8,2,9
+turbo1,2,4,3.1,9
+turbo1,2,8,2.1,9
+you5,1,4,3,9
+you5,1,8,2,9
+you5,2,4,3.1,9
+you5,2,8,2.1,9
+END
 check "the page" exits 0 page --folder whole --page page.md --command "as tested"
 check "has its command" grep -q 'as tested' page.md
 check "its figures" [ "$(grep -c '^!\[' page.md)" -eq "$(find . -maxdepth 1 -name 'page_*.svg' | wc -l)" ]
 check "and the verdict" grep -q "The lowest mean is polar5's" page.md
+check "the loss at both steps" grep -q '^| turbo4 | 2 | 3.0500 ± 0.0707 | +1.0000 | 0.00 | 2.0500 ± 0.0707 | +1.0000 | 0.00 | 6.0 | ' page.md
+# A step of turbo4 takes 11 ms where polar5's takes 10: 2.05 - log(10/11)/log(2); turbo1's takes 7.
+check "in polar5's time" grep -q '| 6.0 | 2.1875 |$' page.md
+check "and of fewer iterations" grep -q '| 2.0 | 1.5354 |$' page.md
+check "not of what was not timed" grep -q '^| you5 | 2 .* | – | – |$' page.md
+check "by the fastest run" grep -q "In polar5's time the lowest is polar5, 1.0500. That time is polar5's fastest run, 10.0 ms" page.md
 check "remedies too" grep -q 'two-sided scaling with four iterations has' page.md
 check "iterations by matrix" grep -q 'Of [0-9]* batches of one kind the rule lowers' page.md
 check "and advice" grep -q '^| training .tiny. on a CPU | polar5 | ' page.md
@@ -69,10 +102,25 @@ echo "m,n,input,method,matrices,polar,orthogonality,rank,residual
 768,3072,columns,turbo-gram4,2,0.3,0.2,768,1e-14
 128,128,gaussian,turbo4,2,0.2,0.2,128,1e-13
 64,64,gaussian,turbo4,2,0.1,0.2,64,1e-13" >$gpu/error.csv
+check "no sweep" no grep -q 'The normaliser and table with the least' page.md
+# The sweep: AOL's polar_express has 0.8 / k, Frobenius's 0.25 at every count, and Schatten-4's `you` 0.1
+# after four.
+{
+    echo "m,n,input,method,matrices,polar,orthogonality,rank,residual"
+    for k in 1 2 3 4 5 6 7 8; do
+        echo "768,3072,momentum,aol-polar_express-$k,2,$(echo "0.8 $k" | awk '{ print $1 / $2 }'),0.2,768,1e-14"
+        echo "768,3072,momentum,frobenius-polar_express-$k,2,0.25,0.2,768,1e-14"
+    done
+    echo "768,3072,momentum,schatten4-you-4,2,0.1,0.2,768,1e-14"
+    echo "768,3072,momentum,none-you-4,2,0.05,0.2,768,1e-14"
+} >$gpu/sweep.csv
 check "the page with a GPU's tables" exits 0 page --folder whole --gpu gpu --page page.md --command "as tested"
 check "has their machines" [ "$(grep -c '^    STUDIES=[a-z]* scripts.* x an* .*GPU' page.md)" -eq 2 ]
 check "the figure has that of the times" grep -q '1 x a GPU' page_gpu_peers.svg
 check "its figures" [ "$(grep -c '^!\[' page.md)" -eq "$(find . -maxdepth 1 -name 'page_*.svg' | wc -l)" ]
+check "the sweep" grep -q '^AOL, Schatten-4, Frobenius after 4: 0.200, .*, 0.250; .* AOL.s is below Frobenius.s to the last.$' page.md
+check "its best, of those with a normaliser" grep -q \
+    '^| momentum | frobenius polar_express, 0.250 | schatten4 you, 0.100 | aol polar_express, 0.160 | aol polar_express, 0.133 | 0.200 | – |$' page.md
 check "the peers" grep -q 'takes less time than the fastest peer at 1 of 2 shapes' page.md
 check "a gram form that is not as accurate" grep -q 'at most 1.500 times .* may not be taken' page.md
 check "the loss with its p, at both steps" grep -q \
