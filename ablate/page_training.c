@@ -149,9 +149,8 @@ void page_training(Page *p)
                 "(the run shares it between threads, so differences of time count for more here "
                 "than there): the wall time of a run is also that of whatever else ran. The last "
                 "column follows each method's slope between the two validations, which the "
-                "schedule's end makes steeper than more steps are, so it is kind to the fast ones: "
-                "whole runs as long, made once and not kept, of turbo4 (108 steps) and s4-gram4 "
-                "(111), ended 0.006 and 0.036 above it. ",
+                "schedule's end makes steeper than more steps are, so it is kind to the fast ones "
+                "(bench/RESULTS.md has whole runs as long). ",
                 kBase, in_time, at_equal_time(p, in_time, last, before),
                 lead > 0 && lead < found ? ", a lead too small to be found" : "", kBase,
                 base_ms(c, last), kBase);
