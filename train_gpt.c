@@ -458,8 +458,7 @@ static bool run_all(Run *run, Error *err)
     run->end =
         o->steps > 0 && o->steps < run->recipe.total_steps ? o->steps : run->recipe.total_steps;
     if (!ranks_agree_options(run, err) || !ranks_open(run, err)) return false;
-    choose_data(run);
-    if (!open_model(run, err)) return false;
+    if (!choose_data(run, err) || !open_model(run, err)) return false;
     if (run->state.step >= run->end)
         return fail(err, "the checkpoint has all %d steps already: give more with %s", run->end,
                     run->end < run->recipe.total_steps ? "--steps" : "--extension-steps");

@@ -3,6 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "shard.h"
+
 const char *choose_default_recipe(const Run *run)
 {
     const bool data = access("data/fineweb10B/fineweb_train_000001.bin", R_OK) == 0 &&
@@ -65,8 +67,9 @@ bool choose_patiently(const Run *run, Error *err)
         r->name);
 }
 
-void choose_data(Run *run)
+bool choose_data(Run *run, Error *err)
 {
+    ShardList train = {0}, val = {0};
     const bool bytes = run->recipe.vocab_size == 257;
     const Options *o = &run->options;
     snprintf(run->train_files, sizeof run->train_files, "%s",
@@ -77,6 +80,10 @@ void choose_data(Run *run)
              o->val[0] ? o->val
              : bytes   ? "data/corpus/corpus_val_*.bin"
                        : "data/fineweb10B/fineweb_val_*.bin");
+    const bool found =
+        shard_list(&train, run->train_files, err) && shard_list(&val, run->val_files, err);
+    shard_list_free(&train), shard_list_free(&val);
+    return found;
 }
 
 // Whether the checkpoint given is the newest of a run, FOLDER/checkpoints/step_N.safetensors: then

@@ -15,7 +15,8 @@ bool choose_recipe(Run *run, Error *err);
 // The speedrun recipe on a CPU takes weeks: false unless the options insist.
 bool choose_patiently(const Run *run, Error *err);
 // Shards by the vocabulary when the options name none: GPT-2's are FineWeb's, 257 is the corpus's.
-void choose_data(Run *run);
+// False where no file matches, before anything large is made for them.
+bool choose_data(Run *run, Error *err);
 // The folder of the results and that of its checkpoints; a new run's is made. False as log_folder.
 bool choose_folder(Run *run, Error *err);
 

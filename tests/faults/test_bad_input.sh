@@ -227,6 +227,9 @@ if starts; then
     # shellcheck disable=SC2086,SC3045
     short() { (ulimit -v 2000000 && new 'out of memory: .* GB.*; try' --heads 32 --head-dim 128); }
     check "too little memory" short
+    # shellcheck disable=SC2086,SC3045
+    early() { (ulimit -v 2000000 && new "no file matches 'none_\*'" --train 'none_*' --heads 32 --head-dim 128); }
+    check "which is not taken for shards that are not there" early
 else
     echo "skip too little memory: the program does not start under a limit"
 fi
