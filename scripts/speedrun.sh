@@ -41,6 +41,12 @@ while [ "$n" -gt 0 ]; do
     esac
 done
 [ "$runs" -le 99 ] || usage "--runs $runs"
+case $name in
+-* | . | .. | *[!A-Za-z0-9._-]*)
+    echo "error: NAME is '$name': letters, digits, '.', '_' and '-' make names of folders, '-' not first, not . or .." >&2
+    exit 2
+    ;;
+esac
 
 if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi
 if [ -z "${VERDICT:-}" ]; then make -s -C "$root" verdict; fi

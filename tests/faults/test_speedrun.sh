@@ -46,6 +46,9 @@ check "other options under the same name" no speedrun --runs 2 $small --muon-lr 
 check "are refused" says 'speedrun were begun with other options.*not.*--muon-lr 0.5.*another NAME'
 check "and leave the runs alone" [ -s runs/speedrun-2/checkpoints/step_000010.safetensors ]
 check "other checkpoints are the same run" speedrun --runs 1 $small --keep 2
+for bad in a/b "x y" -z ..; do check "the name $bad" no speedrun_as "$bad" --steps 1 $small; done
+check "is told" says "NAME is '..'"
+check "and leaves nothing" [ -z "$(find runs -name '*.options' ! -name 'speedrun*')" ]
 check "another name" speedrun_as other --steps 1 $small --muon-lr 0.5
 check "has them" grep -q -e '--muon-lr 0.5' runs/other-trial1-1/log.jsonl
 
