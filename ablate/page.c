@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../run/atomic_file.h"
+#include "combination.h"
 #include "studies.h"
 
 // ---- errors ------------------------------------------------------------------------------------
@@ -12,18 +13,17 @@
 static bool iterations_figure(Page *p, const char *input, int m, int n, const char *what,
                               Error *err)
 {
-    static const char *const norms[] = {"none", "frobenius", "aol", "schatten4"};
     char title[160], finding[320], file[64];
     Figure f = {.x_name =
                     "iterations (the last rows of polar_express; past five its last one again)",
                 .y_name = "polar error, bf16",
                 .log_y = true,
                 .whole_x = true};
-    for (int i = 0; i < 4; i++)
-        for (int k = 1; k <= 8; k++) {
-            const double e =
-                page_error(p, input, m, n, norms[i], "polar_express", k, "standard", what);
-            series_add(figure_line(&f, norms[i]), k, e);
+    for (int i = 0; combination_norm(i); i++)
+        for (int k = 1; k <= NS_MAX_ITERATIONS; k++) {
+            const char *norm = combination_norm(i);
+            const double e = page_error(p, input, m, n, norm, "polar_express", k, "standard", what);
+            series_add(figure_line(&f, norm), k, e);
         }
     if (!strcmp(what, "orthogonality")) f.y_name = "|Y Y^T - I| / sqrt(m), bf16";
     snprintf(title, sizeof title, "%s by normaliser: %s%s",

@@ -40,7 +40,7 @@ double page_gpu_us(const Page *p, int batch, int m, int n, const char *method)
 // The GPU of the times, by the words behind the "#" of their command.
 static void name_device(const Page *p, char *device, size_t size)
 {
-    const char *study = strstr(p->gpu.command, "time"); // its line
+    const char *study = strstr(p->gpu.command, "STUDIES=time "); // its line
     const char *machine = strstr(study ? study : p->gpu.command, "# ");
     snprintf(device, size, "%s", machine ? machine + 2 : "a GPU");
     device[strcspn(device, ",\n")] = '\0';
