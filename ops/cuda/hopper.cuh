@@ -203,14 +203,6 @@ __device__ __forceinline__ void store_blocks_transposed(uint32_t address, const 
 // ---- warpgroup matrix products
 // -------------------------------------------------------------------
 
-// A tile in shared memory with the 128-byte swizzle, as the copy engine leaves it: rows of 64
-// numbers, 8 rows to a group of 1024 bytes. Along the contiguous dimension a tile wider than 64
-// continues `chunk_bytes` further on (only where that dimension is not the one summed over).
-__device__ __forceinline__ uint64_t tile_descriptor(const void *tile, int chunk_bytes)
-{
-    return wgmma_matrix(shared_address(tile), (uint32_t)chunk_bytes);
-}
-
 // Keeps the compiler from moving accesses of accumulators across a fence or a wait.
 template <int kCount> __device__ __forceinline__ void hold(float (&d)[kCount])
 {

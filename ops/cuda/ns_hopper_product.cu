@@ -246,9 +246,9 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, 1)
 typedef void Kernel(Problem);
 
 // How often the grid goes round for one step.
-template <NsTiles kTiles> int rounds(int batch, int m, bool pairs)
+template <NsTiles kTiles> int rounds(int batch, int m, bool joined)
 {
-    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, pairs).items, multiprocessors());
+    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, joined).items, multiprocessors());
 }
 
 // Big tiles in pairs where they have a row for each.
@@ -256,7 +256,7 @@ NsTiles big_tiles(int m) { return ceil_div((size_t)m, 128) % 2 ? BIG : PAIRED; }
 
 // The tiles of a triangle: small ones where big ones would leave most of the GPU idle. A narrow
 // tile waits for the other of its pair, so that these pay where narrow ones are few.
-NsTiles tiles_of(int batch, int m)
+NsTiles choose_tiles(int batch, int m)
 {
     if (batch * NsTriangle<SMALL>(m, false).items <= 2 * multiprocessors()) return SMALL;
     const int without = std::min(rounds<BIG>(batch, m, false), rounds<BIG>(batch, m, true));
@@ -303,6 +303,9 @@ void launch(const Problem &problem, int items, cudaStream_t stream)
         CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
         return 2 * clusters;
     }();
+    if (most < 1)
+        cuda_fail("no two multiprocessors share memory here", "use all of the GPU",
+                  "cudaOccupancyMaxActiveClusters", __FILE__, __LINE__);
     config.gridDim = std::min(items, most);
     CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, problem));
 }
@@ -312,9 +315,9 @@ void launch_with(Problem &problem, cudaStream_t stream)
 {
     if constexpr (kProduct != APPLY) {
         const int batch = problem.batch, m = problem.m;
-        problem.pairs =
+        problem.joined =
             kTiles == BIG && rounds<kTiles>(batch, m, true) < rounds<kTiles>(batch, m, false);
-        problem.group = group_of(batch, NsTriangle<kTiles>(m, problem.pairs).items);
+        problem.group = group_of(batch, NsTriangle<kTiles>(m, problem.joined).items);
     }
     const typename ScheduleOf<kProduct, kTiles, kTall>::Type schedule(problem);
     launch<product_kernel<T, kProduct, kTiles, kTall>, Shape<kTiles>>(problem, schedule.total,
@@ -366,7 +369,7 @@ void run_of_x(const NsProduct &w, DType type, NsTiles tiles, Problem &problem)
 
 void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 {
-    const NsTiles tiles = tiles_of(w.batch, m);
+    const NsTiles tiles = choose_tiles(w.batch, m);
     Problem problem = {};
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, k);
     problem.count = steps.count;
@@ -389,7 +392,7 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
                     int m, int n)
 {
-    const NsTiles tiles = tiles_of(w.batch, m);
+    const NsTiles tiles = choose_tiles(w.batch, m);
     Problem problem = {};
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, n);
     problem.count = 1;
@@ -406,7 +409,7 @@ void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType
 
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m)
 {
-    const NsTiles tiles = tiles_of(batch, m);
+    const NsTiles tiles = choose_tiles(batch, m);
     return with_triangle(tiles, m, [&](auto triangle) {
         return norm == NS_NORM_AOL ? triangle.blocks() : triangle.kHeight * triangle.tiles;
     });
@@ -414,7 +417,7 @@ int ns_hopper_sum_parts(NsNorm norm, int batch, int m)
 
 double ns_hopper_area(int batch, int m)
 {
-    return with_triangle(tiles_of(batch, m), m, [](auto triangle) {
+    return with_triangle(choose_tiles(batch, m), m, [](auto triangle) {
         double area = 0;
         for (int i = 0; i < triangle.items; i++)
             for (int part = 0; part < triangle.tiles_of(i); part++) {

@@ -34,7 +34,7 @@ template <NsTiles kTiles> struct Shape {
 struct Problem {
     CUtensorMap map[kNsMatrices];
     int batch, m, n, k_blocks, group; // matrices whose steps alternate
-    bool pairs;                       // of narrow tiles are items
+    bool joined;                       // of narrow tiles are items
     int count, done;                  // steps; and those that `progress` counted before
     int *progress;
     float *gram, *row_sums; // (batch,m,m); (batch,blocks of a row,m)

@@ -39,16 +39,16 @@ template <NsTiles kTiles> struct NsTriangle;
 template <> struct NsTriangle<BIG> {
     static constexpr int kHeight = 2, kTurn = 3; // blocks of rows in a tile; see NsTriangles
     int rows, wide, narrow, items, tiles;        // wide and narrow tiles
-    bool pairs;
+    bool joined;
 
-    NS_BOTH NsTriangle(int m, bool pairs)
+    NS_BOTH NsTriangle(int m, bool joined)
         : rows((m + 127) / 128), wide(rows * rows / 4), narrow((rows + 1) / 2),
-          items(wide + (pairs ? (narrow + 1) / 2 : narrow)), tiles(wide + narrow), pairs(pairs)
+          items(wide + (joined ? (narrow + 1) / 2 : narrow)), tiles(wide + narrow), joined(joined)
     {
     }
     NS_BOTH int tiles_of(int item) const
     {
-        return pairs && item >= wide && 2 * (item - wide) + 1 < narrow ? 2 : 1;
+        return joined && item >= wide && 2 * (item - wide) + 1 < narrow ? 2 : 1;
     }
     // Row r has (r + 1) / 2 wide tiles, the rows before it r^2 / 4; even rows have a narrow one.
     NS_BOTH void place(NsTile *t, int item, int part) const
@@ -59,7 +59,7 @@ template <> struct NsTriangle<BIG> {
             while ((r + 1) * (r + 1) / 4 <= item) r++;
             *t = {t->matrix, t->step, 2 * r, 4 * (item - r * r / 4), 4, item};
         } else {
-            const int n = pairs ? 2 * (item - wide) + part : item - wide;
+            const int n = joined ? 2 * (item - wide) + part : item - wide;
             *t = {t->matrix, t->step, 4 * n, 4 * n, 2, wide + n};
         }
     }
@@ -108,14 +108,14 @@ template <> struct NsTriangle<SMALL> {
 
 // Groups of matrices; of a group the levels of the chain, one step or two that start after the same
 // ones, which are all in earlier levels; of a level the matrices, and of each its steps' triangles.
-// `Chain` has batch, m, pairs, group, count and step.
+// `Chain` has batch, m, joined, group, count and step.
 template <NsTiles kTiles> struct NsTriangles {
     NsTriangle<kTiles> triangle;
     int total;
 
     template <typename Chain>
     NS_BOTH explicit NsTriangles(const Chain &c)
-        : triangle(c.m, c.pairs), total(triangle.items * c.batch * c.count)
+        : triangle(c.m, c.joined), total(triangle.items * c.batch * c.count)
     {
     }
     template <typename Chain> NS_BOTH NsItem item(const Chain &c, int index) const

@@ -16,7 +16,7 @@ struct Step {
 
 struct Chain {
     int batch, m, n, group, count;
-    bool pairs;
+    bool joined;
     Step step[kNsSteps];
 };
 
@@ -84,7 +84,7 @@ template <NsTiles kTiles> void check(const Chain &c)
                          (c.step[s % c.count].upper ? row <= col : row >= col);
     CHECK(!early && !outside && !split && !wrong,
           "%d of m = %d in groups of %d, %d steps%s: early %d, outside %d, split %d, wrong %d",
-          c.batch, c.m, c.group, c.count, c.pairs ? ", pairs" : "", early, outside, split, wrong);
+          c.batch, c.m, c.group, c.count, c.joined ? ", joined" : "", early, outside, split, wrong);
 }
 
 TEST(triangles)
@@ -93,12 +93,12 @@ TEST(triangles)
         for (int batch : {1, 2, 5})
             for (int group = 1; group <= batch; group += 2)
                 for (int iterations : {0, 1, 2, 4})
-                    for (int pairs = 0; pairs < 2; pairs++) {
-                        Chain c = {batch, m, m, group, 0, pairs != 0, {}};
+                    for (int joined = 0; joined < 2; joined++) {
+                        Chain c = {batch, m, m, group, 0, joined != 0, {}};
                         add_steps(&c, iterations);
                         check<BIG>(c);
-                        if (!pairs && m < 700) check<SMALL>(c);
-                        if (!pairs && (m + 127) / 128 % 2 == 0) check<PAIRED>(c);
+                        if (!joined && m < 700) check<SMALL>(c);
+                        if (!joined && (m + 127) / 128 % 2 == 0) check<PAIRED>(c);
                     }
 }
 
