@@ -2,6 +2,7 @@
 // status 1, no crash.
 #include <sys/wait.h>
 
+#include "../shards.h"
 #include "gpu_check.h"
 
 // Takes memory until at most `left` bytes are free. Returns how many pieces are in `held`.
@@ -23,10 +24,14 @@ static void expect(const char *arguments, size_t left, const char *says)
     enum { MOST = 64 };
     void *held[MOST];
     const char *program = getenv("PROGRAM") ? getenv("PROGRAM") : "build/train_gpt";
-    char command[512], said[2048] = "";
+    char command[1024], said[2048] = "";
+    const uint16_t tokens[64] = {0};
+    // The program looks for data before it asks for memory.
+    const char *data = shards_write("data.bin", tokens, 64, 64, 0, 0);
     const int n = hold(held, MOST, left);
-    snprintf(command, sizeof command, "TURBOMUON_CACHE= %s --device cuda %s 2>&1 >/dev/null",
-             program, arguments);
+    snprintf(command, sizeof command,
+             "TURBOMUON_CACHE= %s --device cuda --train %s --val %s %s 2>&1 >/dev/null", program,
+             data, data, arguments);
     FILE *pipe = popen(command, "r");
     if (!pipe) abort();
     said[fread(said, 1, sizeof said - 1, pipe)] = '\0';
@@ -43,6 +48,7 @@ TEST(hardly_any_memory) { expect("--recipe tiny --run m3", (size_t)50e6, "memory
 
 int main(void)
 {
+    shards_dir_make();
     find_gpu();
     RUN(some_memory);
     RUN(little_memory);
