@@ -191,7 +191,7 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
 #endif
 
 template <typename T, Product kProduct, NsTiles kTiles, bool kTall>
-__global__ void __launch_bounds__(Shape<kTiles>::kThreads, 1)
+__global__ void __launch_bounds__(Shape<kTiles>::kThreads, Shape<kTiles>::kResident)
     product_kernel(const __grid_constant__ Problem problem)
 {
 #if ON_HOPPER
@@ -245,10 +245,13 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, 1)
 
 typedef void Kernel(Problem);
 
+// Tiles that are worked on at once.
+template <NsTiles kTiles> int at_once() { return Shape<kTiles>::kResident * multiprocessors(); }
+
 // How often the grid goes round for one step.
 template <NsTiles kTiles> int rounds(int batch, int m, bool joined)
 {
-    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, joined).items, multiprocessors());
+    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, joined).items, at_once<kTiles>());
 }
 
 // Big tiles in pairs where they have a row for each.
@@ -258,7 +261,7 @@ NsTiles big_tiles(int m) { return ceil_div((size_t)m, 128) % 2 ? BIG : PAIRED; }
 // tile waits for the other of its pair, so that these pay where narrow ones are few.
 NsTiles choose_tiles(int batch, int m)
 {
-    if (batch * NsTriangle<SMALL>(m, false).items <= 2 * multiprocessors()) return SMALL;
+    if (m < 2048 && rounds<SMALL>(batch, m, false) <= 2) return SMALL;
     const int without = std::min(rounds<BIG>(batch, m, false), rounds<BIG>(batch, m, true));
     return m >= 2048 && rounds<PAIRED>(batch, m, false) <= without ? big_tiles(m) : BIG;
 }
@@ -272,9 +275,9 @@ template <typename F> auto with_triangle(NsTiles tiles, int m, F f)
 
 // Matrices that go through the chain together: enough that a step is stored long before the next
 // one needs it, and no more, because what they work on should stay in the L2.
-int group_of(int batch, int items)
+template <NsTiles kTiles> int group_of(int batch, int items)
 {
-    const int enough = ceil_div((size_t)7 * multiprocessors() / 4, items);
+    const int enough = ceil_div((size_t)7 * at_once<kTiles>() / 4, items);
     const int groups = batch / enough;
     return groups > 1 ? ceil_div((size_t)batch, groups) : batch;
 }
@@ -298,7 +301,7 @@ void launch(const Problem &problem, int items, cudaStream_t stream)
     static const int most = [&config] { // blocks that run at once
         CUDA_CHECK(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes));
-        if (!S::kPaired) return multiprocessors();
+        if (!S::kPaired) return S::kResident * multiprocessors();
         int clusters;
         CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
         return 2 * clusters;
@@ -317,7 +320,7 @@ void launch_with(Problem &problem, cudaStream_t stream)
         const int batch = problem.batch, m = problem.m;
         problem.joined =
             kTiles == BIG && rounds<kTiles>(batch, m, true) < rounds<kTiles>(batch, m, false);
-        problem.group = group_of(batch, NsTriangle<kTiles>(m, problem.joined).items);
+        problem.group = group_of<kTiles>(batch, NsTriangle<kTiles>(m, problem.joined).items);
     }
     const typename ScheduleOf<kProduct, kTiles, kTall>::Type schedule(problem);
     launch<product_kernel<T, kProduct, kTiles, kTall>, Shape<kTiles>>(problem, schedule.total,

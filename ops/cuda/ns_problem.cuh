@@ -19,7 +19,8 @@ template <NsTiles kTiles> struct Shape {
     static constexpr bool kBig = kTiles != SMALL, kPaired = kTiles == PAIRED;
     static constexpr int kConsumers = kBig ? 2 : 1; // blocks of rows in a tile
     static constexpr int kBlocks = kBig ? 4 : 1;    // blocks of columns
-    static constexpr int kStages = kBig ? 4 : 10, kSlots = kBig ? 2 : 4;
+    static constexpr int kStages = kBig ? 4 : 5, kSlots = kBig ? 2 : 3;
+    static constexpr int kResident = kBig ? 1 : 2; // blocks of the grid on a multiprocessor
     static constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
     // A stage has the blocks of the rows, then those of the columns.
     static constexpr uint32_t kStage = (kConsumers + kBlocks) * kBlockBytes;
@@ -28,6 +29,7 @@ template <NsTiles kTiles> struct Shape {
     static_assert(kBlocks <= kStages, "an addend would wait for a stage that it holds");
     // With what aligning the start to 1024 bytes may cost.
     static constexpr uint32_t kBytes = kSlotsAt + kSlots * kConsumers * kBlockBytes + 1024;
+    static_assert(kResident * (kBytes + 2048) <= 228 * 1024, "more than a multiprocessor has");
 };
 
 // The operands' matrices are in `map`, and NsStep names them.

@@ -19,7 +19,7 @@ __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &s
     const bool last = t.step + 1 == problem.count;
     const float *const factors =
         kProduct == SCALED && last ? problem.factors + (size_t)t.matrix * problem.m : nullptr;
-    float met = 0; // NaN where a number is not finite
+    uint32_t met = 0; // NaN where a number is not finite
     const auto take = [&] {
         barrier_wait(&drained[slot.at], slot.phase ^ 1);
         return slots + slot.at * kBlockBytes;
@@ -64,7 +64,10 @@ __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &s
         finish_block<T>(take(), to, step.diagonal, nullptr);
         give();
     }
-    if (met != 0 && problem.flags) problem.flags[t.matrix] = 1; // NaN is not 0 either
+    if (kProduct == APPLY && problem.flags) {
+        const float2 sums = unpack<T>(met);
+        if (!(sums.x == 0 && sums.y == 0)) problem.flags[t.matrix] = 1;
+    }
 }
 
 // A tile's rows of X X^T in fp32, and what normalises it.

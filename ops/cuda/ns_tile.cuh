@@ -49,20 +49,28 @@ __device__ __forceinline__ int lane_row()
 }
 __device__ __forceinline__ int lane_col() { return 2 * (threadIdx.x % 4); }
 
+// Byte in a block that a lane names for ldmatrix and stmatrix: of four 8x8 blocks of the warp's
+// part of it, or of its transpose, lane l names row l % 8 of number l / 8: two in a column, two
+// columns. Those of the next two columns are 32 bytes on, before swizzling, or 16 rows.
+template <bool kTransposed> __device__ __forceinline__ uint32_t own_part()
+{
+    const uint32_t lane = threadIdx.x % kWarp;
+    const int r = threadIdx.x % kWarpgroup / kWarp * 16 + (lane / 8 & 1) * 8, c = lane / 16 * 8;
+    return kTransposed ? in_block(c + lane % 8, r) : in_block(r + lane % 8, c);
+}
+
 // d += gamma[i] times a block in shared memory, or times its transpose.
 template <typename T, bool kTransposed>
 __device__ __forceinline__ void add_block(float *d, uint32_t block, const float (&gamma)[2])
 {
-    const int lane = threadIdx.x % kWarp, warp_row = threadIdx.x % kWarpgroup / kWarp * 16;
+    const uint32_t first = block + own_part<kTransposed>();
 #pragma unroll
     for (int j = 0; j < kBlock / 8; j += 2) {
-        // Of four 8x8 blocks lane l names row l % 8 of number l / 8: two in a column, two columns.
-        const int r = warp_row + (lane / 8 & 1) * 8, c = 8 * j + lane / 16 * 8;
         uint32_t v[4];
         if (kTransposed)
-            ldmatrix_transposed(v, block + in_block(c + lane % 8, r));
+            ldmatrix_transposed(v, first + 1024 * j);
         else
-            ldmatrix(v, block + in_block(r + lane % 8, c));
+            ldmatrix(v, first ^ 16 * j);
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const float2 x = unpack<T>(v[e]);
@@ -96,31 +104,33 @@ __device__ __forceinline__ void pack_block(uint32_t (&v)[kAccumulators / 2], con
             v[i] = pack<T>(alpha * d[2 * i], alpha * d[2 * i + 1]);
 }
 
-// `met` plus 0 times each number, which is NaN where one is not finite.
+// `met`, a pair of 16-bit numbers, plus 0 times each number, which is NaN where one is not finite.
 template <typename T>
-__device__ __forceinline__ float add_zero_times(const uint32_t (&v)[kAccumulators / 2], float met)
+__device__ __forceinline__ uint32_t add_zero_times(const uint32_t (&v)[kAccumulators / 2],
+                                                   uint32_t met)
 {
+    using Pair = std::conditional_t<std::is_same<T, bf16>::value, __nv_bfloat162, __half2>;
+    const uint32_t zeros = 0;
+    Pair sum = reinterpret_cast<const Pair &>(met);
 #pragma unroll
-    for (int i = 0; i < kAccumulators / 2; i++) {
-        const float2 x = unpack<T>(v[i]);
-        met += x.x * 0 + x.y * 0;
-    }
-    return met;
+    for (int i = 0; i < kAccumulators / 2; i++)
+        sum = __hfma2(reinterpret_cast<const Pair &>(v[i]), reinterpret_cast<const Pair &>(zeros),
+                      sum);
+    return reinterpret_cast<const uint32_t &>(sum);
 }
 
 // A packed block to shared memory, or its transpose.
 template <bool kTransposed>
 __device__ __forceinline__ void stage_block(const uint32_t (&v)[kAccumulators / 2], uint32_t block)
 {
-    const int lane = threadIdx.x % kWarp, warp_row = threadIdx.x % kWarpgroup / kWarp * 16;
+    const uint32_t first = block + own_part<kTransposed>();
 #pragma unroll
     for (int j = 0; j < kBlock / 8; j += 2) {
-        const int r = warp_row + (lane / 8 & 1) * 8, c = 8 * j + lane / 16 * 8;
         const uint32_t four[4] = {v[2 * j], v[2 * j + 1], v[2 * j + 2], v[2 * j + 3]};
         if (kTransposed)
-            store_blocks_transposed(block + in_block(c + lane % 8, r), four);
+            store_blocks_transposed(first + 1024 * j, four);
         else
-            store_blocks(block + in_block(r + lane % 8, c), four);
+            store_blocks(first ^ 16 * j, four);
     }
 }
 
@@ -131,10 +141,13 @@ __device__ __forceinline__ void stage_scaled(const float *d, uint32_t block, flo
                                              const float *factors)
 {
     float scaled[kAccumulators];
+    const float of_rows[2] = {factors[lane_row()], factors[lane_row() + 8]};
 #pragma unroll
-    for (int i = 0; i < kAccumulators; i++) {
-        const int row = lane_row() + 8 * (i / 2 % 2), col = 8 * (i / 4) + lane_col() + i % 2;
-        scaled[i] = d[i] * factors[kTransposed ? row : col];
+    for (int j = 0; j < kBlock / 8; j++) {
+        const float2 of_cols = *reinterpret_cast<const float2 *>(factors + 8 * j + lane_col());
+#pragma unroll
+        for (int i = 4 * j; i < 4 * j + 4; i++)
+            scaled[i] = d[i] * (kTransposed ? of_rows[i / 2 % 2] : i % 2 ? of_cols.y : of_cols.x);
     }
     uint32_t packed[kAccumulators / 2];
     pack_block<T>(packed, scaled, alpha);
