@@ -5,7 +5,8 @@ void ns_use_hopper(bool yes);
 
 // Whole banks and large matrices, by our kernels and by cuBLASLt's: as far apart as the storage's
 // roundings make them. On an H100's 132 multiprocessors those with 2048 to 2560 rows or columns
-// take tiles in pairs, and 4096 does not (choose_tiles in ops/cuda/ns_hopper_product.cu).
+// take tiles in pairs, 4096 does not, and a few of 768 take small ones, more than run at once
+// (choose_tiles in ops/cuda/ns_hopper_product.cu).
 TEST(full_sizes)
 {
     static const struct {
@@ -16,7 +17,8 @@ TEST(full_sizes)
                  {"turbo4", 1, 4096, 16384},     {"turbo-gram4", 1, 4096, 16384},
                  {"s4-polar4", 1, 4096, 4096},   {"turbo4", 1, 2048, 2048},
                  {"s4-polar4", 4, 2296, 2616},   {"turbo-gram4", 1, 2296, 5000},
-                 {"s4-gram4", 2, 5000, 2048},    {"turbo4", 1, 3001, 2560}};
+                 {"s4-gram4", 2, 5000, 2048},    {"turbo4", 1, 3001, 2560},
+                 {"turbo-gram4", 6, 768, 3072},  {"s4-gram5", 5, 768, 768}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         NsMethod m = method_with(cases[i].method, NULL);
         const int batch = cases[i].batch, rows = cases[i].rows, cols = cases[i].cols;
