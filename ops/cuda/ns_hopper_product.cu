@@ -2,13 +2,14 @@
 // symmetric products, the first one with what normalises it, and the apply.
 //
 // A block of the grid is a warpgroup of helpers, one thread of which copies tiles of the operands
-// to shared memory (TMA) and two of which copy results back, and warpgroups of consumers, which
-// multiply (wgmma) 64 rows of a tile each. A tile is 128 x 256 for two consumers: then a k-block of
-// 64 takes the tensor cores 1024 cycles, moves 128 KB through shared memory, all that it can, and
-// 48 KB from the L2, which takes some 1300 cycles when all multiprocessors ask. So where it pays
-// two blocks, a cluster, work on tiles below each other in step, and each copies half of the
-// columns' blocks to both: 32 KB. Or a tile is 64 x 64 for one consumer, where big ones would leave
-// multiprocessors idle.
+// to shared memory (TMA) and one for each consumer copies results back, and warpgroups of
+// consumers, which multiply (wgmma) 64 rows of a tile each. A tile is 128 x 256 for two consumers:
+// then a k-block of 64 takes the tensor cores 1024 cycles, moves 128 KB through shared memory, all
+// that it can, and 48 KB from the L2, which takes some 1300 cycles when all multiprocessors ask. So
+// where it pays two blocks, a cluster, work on tiles below each other in step, and each copies half
+// of the columns' blocks to both: 32 KB. Or a tile is 64 x 64 for one consumer, where big ones
+// would leave multiprocessors idle; of those blocks two share a multiprocessor, and each works
+// while the other waits.
 //
 // Results leave block by block of 64 x 64 through slots of each consumer.
 //
@@ -257,8 +258,9 @@ template <NsTiles kTiles> int rounds(int batch, int m, bool joined)
 // Big tiles in pairs where they have a row for each.
 NsTiles big_tiles(int m) { return ceil_div((size_t)m, 128) % 2 ? BIG : PAIRED; }
 
-// The tiles of a triangle: small ones where big ones would leave most of the GPU idle. A narrow
-// tile waits for the other of its pair, so that these pay where narrow ones are few.
+// The tiles of a triangle: small ones while all of them are at most twice what runs at once, below
+// 2048 rows, as measured (docs/performance.md). A narrow tile waits for the other of its pair, so
+// that these pay where narrow ones are few.
 NsTiles choose_tiles(int batch, int m)
 {
     if (m < 2048 && rounds<SMALL>(batch, m, false) <= 2) return SMALL;

@@ -33,8 +33,8 @@ constexpr int kNsNone = -1, kNsMatrices = 6, kNsSteps = 4 * NS_MAX_ITERATIONS;
 constexpr int kNsX = kNsMatrices - 1; // this one is X, (m,k): P and Q of a chain of one step
 
 // Steps on (batch,m,m) matrices, `after` never less than that of the step before; `factors`
-// (batch,m, and 128 more that may be read) multiply the columns of the last C, or of its copy where
-// it has one, unless NULL.
+// (batch,m, and 128 more that may be read; at a multiple of 8 bytes) multiply the columns of the
+// last C, or of its copy where it has one, unless NULL.
 struct NsChain {
     void *matrix[kNsMatrices];
     const float *factors;

@@ -51,7 +51,8 @@ __device__ __forceinline__ int lane_col() { return 2 * (threadIdx.x % 4); }
 
 // Byte in a block that a lane names for ldmatrix and stmatrix: of four 8x8 blocks of the warp's
 // part of it, or of its transpose, lane l names row l % 8 of number l / 8: two in a column, two
-// columns. Those of the next two columns are 32 bytes on, before swizzling, or 16 rows.
+// columns. Those of the next two columns are 32 bytes on, before swizzling, and of the transpose 16
+// rows on.
 template <bool kTransposed> __device__ __forceinline__ uint32_t own_part()
 {
     const uint32_t lane = threadIdx.x % kWarp;

@@ -186,7 +186,7 @@ TEST(tall)
 TEST(many_matrices_of_few_rows)
 {
     static const int shapes[][3] = {
-        {300, 72, 200}, {300, 200, 72}, {300, 64, 64}, {150, 136, 264}, {150, 264, 136}};
+        {300, 72, 200}, {300, 200, 72}, {600, 64, 64}, {150, 136, 264}, {150, 264, 136}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int k = 0; k < MAIN_METHODS; k++) {
             const int batch = shapes[s][0];
