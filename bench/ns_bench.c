@@ -42,7 +42,7 @@ static const Field table[] = {
     FIELD_S(Options, csv, NULL, "FILE",
             "times go there too; those that are there already are not measured again"),
     FIELD_S(Options, errors_csv, NULL, "FILE", "errors go there too, in the same way"),
-    FIELD_S(Options, svg, NULL, "FILE", "a chart of the times beside the peers' published ones"),
+    FIELD_S(Options, svg, NULL, "FILE", "a chart of the times beside the peers'"),
     FIELD_B(Options, help, "print this, and stop"),
     {.name = NULL},
 };
@@ -346,8 +346,8 @@ static bool run(Bench *b, const Options *o, Error *err)
     printf("%s\n", b->device);
     if (o->cublas) ns_use_hopper(false);
     if (o->times || o->products)
-        printf("batch x m x n    method             us  TFLOP/s  executed  of floor   best peer "
-               "(turbo4)\n");
+        printf(
+            "batch x m x n    method             us  TFLOP/s  executed  of floor  flash-n.-s.\n");
     if (o->products) {
         for (int i = 0; i < b->shapes; i++) ns_bench_products(&b->shape[i]);
         return true;
