@@ -71,7 +71,7 @@ bool peers_chart(const char *path, const BankShape *shapes, int n_shapes,
     snprintf(title, sizeof title, "Orthogonalisation beside its peers, %.60s", device);
     snprintf(finding, size,
              "The fastest of ours takes less time than the fastest peer at %d of %d shapes (peers: "
-             "on one H200, too).",
+             "one H200, other runs).",
              faster, places);
     f.title = title, f.finding = finding;
     const bool ok = figure_write(&f, path, err);

@@ -15,8 +15,9 @@
 #   SHAPES           of errors, sweep and times, batch x m x n with commas between
 #   WORK             the folder that runs/ is made in, and other names are relative to
 #
-# Costs: errors 20 s, the sweep 40 s and times 9 s on an H200 (2026-11-29); training 435 s on two H100s
-# (8 runs of 250 steps, two at a time; 2026-11-25). The time of a step is that of the GPU it ran on.
+# Costs: errors 20 s, the sweep 40 s, beside tests on the same H200, and times 9 s (2026-11-29);
+# training 435 s on two H100s (8 runs of 250 steps, two at a time; 2026-11-25). The time of a step is
+# that of the GPU it ran on.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -z "${PROGRAM:-}" ]; then make -s -C "$root" train_gpt; fi

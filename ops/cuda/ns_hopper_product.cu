@@ -246,13 +246,13 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, Shape<kTiles>::kResid
 
 typedef void Kernel(Problem);
 
-// Tiles that are worked on at once.
-template <NsTiles kTiles> int at_once() { return Shape<kTiles>::kResident * multiprocessors(); }
+// Blocks of the grid, and so tiles, that are worked on at once.
+template <typename S> int at_once() { return S::kResident * multiprocessors(); }
 
 // How often the grid goes round for one step.
 template <NsTiles kTiles> int rounds(int batch, int m, bool joined)
 {
-    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, joined).items, at_once<kTiles>());
+    return ceil_div((size_t)batch * NsTriangle<kTiles>(m, joined).items, at_once<Shape<kTiles>>());
 }
 
 // Big tiles in pairs where they have a row for each.
@@ -279,7 +279,7 @@ template <typename F> auto with_triangle(NsTiles tiles, int m, F f)
 // one needs it, and no more, because what they work on should stay in the L2.
 template <NsTiles kTiles> int group_of(int batch, int items)
 {
-    const int enough = ceil_div((size_t)7 * at_once<kTiles>() / 4, items);
+    const int enough = ceil_div((size_t)7 * at_once<Shape<kTiles>>() / 4, items);
     const int groups = batch / enough;
     return groups > 1 ? ceil_div((size_t)batch, groups) : batch;
 }
@@ -303,7 +303,7 @@ void launch(const Problem &problem, int items, cudaStream_t stream)
     static const int most = [&config] { // blocks that run at once
         CUDA_CHECK(
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes));
-        if (!S::kPaired) return S::kResident * multiprocessors();
+        if (!S::kPaired) return at_once<S>();
         int clusters;
         CUDA_CHECK(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config));
         return 2 * clusters;

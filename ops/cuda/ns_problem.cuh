@@ -29,6 +29,7 @@ template <NsTiles kTiles> struct Shape {
     static_assert(kBlocks <= kStages, "an addend would wait for a stage that it holds");
     // With what aligning the start to 1024 bytes may cost.
     static constexpr uint32_t kBytes = kSlotsAt + kSlots * kConsumers * kBlockBytes + 1024;
+    // Beside them there are the barriers, and 1024 bytes of the system's own.
     static_assert(kResident * (kBytes + 2048) <= 228 * 1024, "more than a multiprocessor has");
 };
 
