@@ -149,15 +149,18 @@ template <NsTiles kTiles> struct NsTriangles {
     }
 };
 
-// All tiles of (m,n), 128 x 256, one column of them after the other, or one row.
+// All tiles of (m,n), 128 x 256: a band of 2048 rows of them after the other, so that its rows stay
+// in the L2 while the columns pass, and in it column after column; or the same with rows and
+// columns exchanged.
 template <bool kByRows> struct NsRectangle {
-    int rows, cols, per_matrix, total;
+    static constexpr int kBand = kByRows ? 8 : 16; // tiles across a band
+    int across, along, per_matrix, total;
 
-    template <typename Chain>
-    NS_BOTH explicit NsRectangle(const Chain &c)
-        : rows((c.m + 127) / 128), cols((c.n + 255) / 256), per_matrix(rows * cols),
-          total(per_matrix * c.batch)
+    template <typename Chain> NS_BOTH explicit NsRectangle(const Chain &c)
     {
+        const int rows = (c.m + 127) / 128, cols = (c.n + 255) / 256;
+        across = kByRows ? cols : rows, along = kByRows ? rows : cols;
+        per_matrix = rows * cols, total = per_matrix * c.batch;
     }
     template <typename Chain> NS_BOTH NsItem item(const Chain &, int index) const
     {
@@ -165,9 +168,10 @@ template <bool kByRows> struct NsRectangle {
     }
     template <typename Chain> NS_BOTH NsTile tile(const Chain &, const NsItem &i, int) const
     {
-        const int row = kByRows ? i.index / cols : i.index % rows;
-        const int col = kByRows ? i.index % cols : i.index / rows;
-        return {i.matrix, 0, 2 * row, 4 * col, 4, i.index};
+        const int first = i.index / (kBand * along) * kBand, of_band = i.index - first * along;
+        const int width = across - first < kBand ? across - first : kBand;
+        const int a = first + of_band % width, b = of_band / width;
+        return {i.matrix, 0, 2 * (kByRows ? b : a), 4 * (kByRows ? a : b), 4, i.index};
     }
 };
 

@@ -128,7 +128,7 @@ template <bool kByRows> int wrong_of_rectangle(int m, int n)
 
 TEST(rectangles)
 {
-    for (int m : {8, 128, 136, 264, 768})
+    for (int m : {8, 128, 136, 264, 768, 2056, 4352})
         for (int n : {8, 256, 264, 3072}) {
             const int wide = wrong_of_rectangle<false>(m, n), tall = wrong_of_rectangle<true>(n, m);
             CHECK(!wide && !tall, "%d x %d: %d and %d blocks", m, n, wide, tall);
