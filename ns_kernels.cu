@@ -71,6 +71,8 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
         w->gram.row_sums = reinterpret_cast<float *>(take(parts * w->M * sizeof(float)));
     if (method->norm == NS_NORM_SCHATTEN4)
         w->gram.squares = reinterpret_cast<double *>(take(parts * sizeof(double)));
+    const size_t traces = b * ns_trace_parts(w->product, w->M);
+    w->gram.trace = reinterpret_cast<float *>(take(traces * sizeof(float)));
     w->x = take(iterate);
     w->a = take(square);
     // A in fp32 comes before anything is in Y and B, and needs no room of its own.
@@ -188,8 +190,9 @@ void start_with_input(Work &w, const void *x, DType type, const void *last)
     const bool once = w.method->gram ? w.method->restarts == 0 : w.method->iterations == 1;
     const bool in_place = w.type == DT_BF16 && type == DT_BF16 && !(once && last == x);
     ns_gram(w.product, w.gram, x, type, w.m, w.M, w.N);
-    ns_range_of_gram(w, x, type, ns_sum_parts(w.product, w.method->norm, w.M));
-    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), in_place);
+    const int parts = ns_sum_parts(w.product, w.method->norm, w.M);
+    ns_range_of_gram(w, x, type, ns_trace_parts(w.product, w.M), parts);
+    ns_normalize(w, w.a, parts, in_place);
     if (!in_place) ns_load(w, w.x, x, type, w.s);
     w.now = in_place ? x : w.x;
     w.rows = in_place ? w.m : w.M;

@@ -142,7 +142,8 @@ extern "C" void ns_bench_products(const BankShape *shape)
     const NsChain polynomial = {{a, c}, nullptr, 1, {{0, 0, 1, kNsNone, 0, 0.5f, -2, 0, false}}};
     NsChain squares = {{a, c}, nullptr, 1, {{kNsX, kNsX, 1, kNsNone, 0, 1, 0, 0, false}}};
     squares.matrix[kNsX] = x;
-    NsGram gram = {NS_NORM_AOL, static_cast<float *>(room(4 * square)), nullptr, nullptr};
+    NsGram gram = {NS_NORM_AOL, static_cast<float *>(room(4 * square)), nullptr, nullptr, nullptr};
+    gram.trace = static_cast<float *>(room(sizeof(float) * s.batch * ns_trace_parts(w, s.m) + 1));
     gram.row_sums =
         static_cast<float *>(room(sizeof(float) * s.batch * s.m * ns_sum_parts(w, gram.norm, s.m)));
     int *flags = static_cast<int *>(room(sizeof(int) * s.batch));
@@ -167,6 +168,6 @@ extern "C" void ns_bench_products(const BankShape *shape)
                s.batch * row.flops / row.us * 1e-6,
                100 * s.batch * row.flops / kPeak / (row.us * 1e-6));
     for (void *p : {(void *)x, (void *)a, y, c, w.scratch, (void *)flags, (void *)gram.a,
-                    (void *)gram.row_sums})
+                    (void *)gram.row_sums, (void *)gram.trace})
         CUDA_CHECK(cudaFree(p));
 }

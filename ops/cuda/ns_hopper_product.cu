@@ -402,6 +402,7 @@ void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, n);
     problem.count = 1;
     problem.gram = gram.a, problem.row_sums = gram.row_sums, problem.squares = gram.squares;
+    problem.trace = gram.trace;
     problem.map[0] = map_of_x(w, type, x, rows, n);
     problem.step[0] = {0, 0, 0, kNsNone, 0, 1, 0, 0, false};
     if (gram.norm == NS_NORM_AOL)
@@ -410,6 +411,12 @@ void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType
         run_of_x<GRAM_SQUARES>(w, type, tiles, problem);
     else
         run_of_x<GRAM>(w, type, tiles, problem);
+}
+
+int ns_hopper_trace_parts(int batch, int m)
+{
+    return with_triangle(choose_tiles(batch, m), m,
+                         [](auto triangle) { return 4 * triangle.blocks(); });
 }
 
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m)

@@ -97,19 +97,22 @@ __device__ void gram_row(float *a, double *magnitudes, double *squares, const T 
     *squares = block_sum<kBlock>(square, room);
 }
 
-// Grid (batch). Squares of numbers far from 1 leave fp32's range: then |G|_F^2 is summed again.
+// Grid (blocks of kSide rows, batch). Squares of numbers far from 1 leave fp32's range: then each
+// block sums |G|_F^2 again, and A and its sums are computed once more, of factor G. No block reads
+// what another one writes, and there are at least as many parts of squares as blocks.
 template <typename T>
-__global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, const float *gram,
-                                     const T *input, int m, int n, int M, Range rule)
+__global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, const NsGram gram,
+                                     int traces, int parts, const T *input, bool tall, int m, int n,
+                                     int M, Range rule)
 {
     __shared__ double room[kBlock / kWarp];
-    const int matrix = blockIdx.x;
-    const float *a = gram + (size_t)matrix * M * M;
+    const int matrix = blockIdx.y;
+    const T *const x = input + (size_t)matrix * m * n;
     double square = 0, factor = 1;
-    for (int i = threadIdx.x; i < M; i += kBlock) square += a[(size_t)i * (M + 1)];
+    for (int p = threadIdx.x; p < traces; p += kBlock)
+        square += gram.trace[(size_t)matrix * traces + p];
     square = block_sum<kBlock>(square, room);
     if (rule.norm != NS_NORM_NONE && !(square > 0x1p-60 && square < 0x1p100)) {
-        const T *x = input + (size_t)matrix * m * n;
         double sum = 0;
         for (size_t i = threadIdx.x; i < (size_t)m * n; i += kBlock) {
             const double v = load_stored(x, i);
@@ -118,22 +121,10 @@ __global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, co
         square = block_sum<kBlock>(sum, room);
         if (isfinite(square)) factor = power_for(square); // 1 for zeros
     }
-    if (threadIdx.x == 0)
+    if (blockIdx.x == 0 && threadIdx.x == 0)
         leave_range(range, find_range(square, factor, rule.delta, rule.eps, rule.relative), flags,
-                    failed, matrix, gridDim.x);
-}
-
-// Grid (blocks of kSide rows, batch): A and its sums once more, of factor G, where the factor is
-// not 1. There are at least as many parts of squares as blocks.
-template <typename T>
-__global__ void gram_again_kernel(const NsRange *range, const NsGram gram, int parts,
-                                  const T *input, bool tall, int m, int n, int M)
-{
-    __shared__ double room[kBlock / kWarp];
-    const int matrix = blockIdx.y;
-    const double factor = range[matrix].factor;
-    if (factor == 1 || isnan(factor)) return;
-    const T *x = input + (size_t)matrix * m * n;
+                    failed, matrix, gridDim.y);
+    if (factor == 1) return;
     float *const a = gram.a + (size_t)matrix * M * M;
     double squares = 0;
     for (int row = blockIdx.x * kSide; row < min(M, (int)(blockIdx.x + 1) * kSide); row++) {
@@ -214,9 +205,17 @@ __device__ float row_factor(const NsGram &gram, int parts, int M, int matrix, in
             sum += gram.squares[(size_t)matrix * parts + p];
         sum = sqrt(block_sum<kBlock>(sum, room));
     } else {
+        constexpr int kAhead = 16; // loads on their way
+        const float *const of_row = gram.row_sums + (size_t)matrix * parts * M + at;
         float magnitudes = 0;
-        for (int p = 0; p < parts && at < M; p++)
-            magnitudes += gram.row_sums[((size_t)matrix * parts + p) * M + at];
+        for (int first = 0; first < parts; first += kAhead) {
+            float v[kAhead];
+#pragma unroll
+            for (int i = 0; i < kAhead; i++)
+                v[i] = first + i < parts && at < M ? of_row[(size_t)(first + i) * M] : 0;
+#pragma unroll
+            for (int i = 0; i < kAhead; i++) magnitudes += v[i];
+        }
         sum = magnitudes;
     }
     return (float)inverse_root((1 + delta) * sum + range.eps);
@@ -226,8 +225,9 @@ __device__ float row_factor(const NsGram &gram, int parts, int M, int matrix, in
 // exact, to both places; those on the diagonal leave s. Grid (tiles of kSide of the triangle,
 // batch).
 template <typename T>
-__global__ void normalize_kernel(T *a, float *s, const NsGram gram, int parts,
-                                 const NsRange *ranges, int M, double delta, bool of_input)
+__global__ void __launch_bounds__(kBlock, 8)
+    normalize_kernel(T *a, float *s, const NsGram gram, int parts, const NsRange *ranges, int M,
+                     double delta, bool of_input)
 {
     constexpr int kFour = 4, kAcross = kSide / kFour;
     __shared__ float factors[2][kSide];
@@ -340,16 +340,14 @@ void ns_range(const NsBatch &w, int parts)
     CHECK_LAUNCH();
 }
 
-void ns_range_of_gram(const NsBatch &w, const void *input, DType type, int parts)
+void ns_range_of_gram(const NsBatch &w, const void *input, DType type, int traces, int parts)
 {
+    const dim3 grid(ceil_div((size_t)w.M, kSide), w.batch);
     with_dtype(type, [&](auto *t) {
-        const auto *x = static_cast<decltype(t)>(const_cast<void *>(input));
-        range_of_gram_kernel<<<w.batch, kBlock, 0, w.stream>>>(w.range, w.flags, w.failed, w.gram.a,
-                                                               x, w.m, w.n, w.M, range_of(w));
-        CHECK_LAUNCH();
-        if (w.method->norm == NS_NORM_NONE) return;
-        gram_again_kernel<<<dim3(ceil_div((size_t)w.M, kSide), w.batch), kBlock, 0, w.stream>>>(
-            w.range, w.gram, parts, x, w.tall, w.m, w.n, w.M);
+        range_of_gram_kernel<<<grid, kBlock, 0, w.stream>>>(
+            w.range, w.flags, w.failed, w.gram, traces, parts,
+            static_cast<decltype(t)>(const_cast<void *>(input)), w.tall, w.m, w.n, w.M,
+            range_of(w));
     });
     CHECK_LAUNCH();
 }

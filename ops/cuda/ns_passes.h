@@ -42,12 +42,12 @@ void ns_square_sums(const NsBatch &w, const void *x, DType type, size_t size);
 // range from the first `parts` partial sums of each matrix: the factor brings |G|_F to [8, 16), and
 // is 1 for the normaliser `none`. NaN where the input has one. Clears flags and failed.
 void ns_range(const NsBatch &w, int parts);
-// The same from A = G G^T as ns_gram left it of the caller's matrices, whose trace is |G|_F^2. The
-// factor is 1, and G was used as it is, unless its squares leave the range of fp32: then A and its
-// `parts` sums are computed again, without tensor cores: milliseconds for a bank of 22 x 768 x
-// 3072, seconds for one 4096 x 16384, and longer for tall ones, where it reads a number from each
-// row. Clears flags and failed, too.
-void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int parts);
+// The same from A = G G^T as ns_gram left it of the caller's matrices, whose trace, the sum of
+// `traces` parts, is |G|_F^2. The factor is 1, and G was used as it is, unless its squares leave
+// the range of fp32: then A and its `parts` sums are computed again, without tensor cores:
+// milliseconds for a bank of 22 x 768 x 3072, seconds for one 4096 x 16384, and longer for tall
+// ones, where it reads a number from each row. Clears flags and failed, too.
+void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int traces, int parts);
 // X = R(factor diag(s) source); s may be NULL for ones.
 void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s);
 // s from the `parts` sums that ns_gram left, then a = R(diag(s) A diag(s)). s is for X, or with

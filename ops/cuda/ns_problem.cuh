@@ -37,10 +37,11 @@ template <NsTiles kTiles> struct Shape {
 struct Problem {
     CUtensorMap map[kNsMatrices];
     int batch, m, n, k_blocks, group; // matrices whose steps alternate
-    bool joined;                       // of narrow tiles are items
+    bool joined;                      // of narrow tiles are items
     int count, done;                  // steps; and those that `progress` counted before
     int *progress;
     float *gram, *row_sums; // (batch,m,m); (batch,blocks of a row,m)
+    float *trace;           // (batch,blocks of a row,4)
     double *squares;        // (batch,tiles of the triangle,consumers)
     const float *factors;   // (batch,m): of the last C's columns, or of the apply's addend; or NULL
     int *flags;             // (batch): set where a result is not finite; or NULL

@@ -190,6 +190,11 @@ int ns_sum_parts(const NsProduct &w, NsNorm norm, int m)
     return norm == NS_NORM_AOL ? 1 : kSquareParts;
 }
 
+int ns_trace_parts(const NsProduct &w, int m)
+{
+    return hopper(w.type) ? ns_hopper_trace_parts(w.batch, m) : 0;
+}
+
 double ns_symmetric_area(DType type, int batch, int m)
 {
     return hopper(type) ? ns_hopper_area(batch, m) : (double)m * m;

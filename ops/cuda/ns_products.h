@@ -47,10 +47,10 @@ void ns_chain(const NsProduct &w, const NsChain &chain, int m, int k);
 // What ns_gram makes of X: the lower triangle of A = X X^T in fp32, (batch,m,m), and from it what
 // normalises A, ns_sum_parts of them: for AOL `row_sums`, (batch,parts,m) sums of |A_ij| over a
 // part of the columns, for Schatten-4 `squares`, (batch,parts) sums of A_ij^2; nothing for the
-// others.
+// others. On Hopper `trace`, too: (batch,ns_trace_parts) sums over parts of the diagonal.
 struct NsGram {
     NsNorm norm;
-    float *a, *row_sums;
+    float *a, *row_sums, *trace;
     double *squares;
 };
 
@@ -59,6 +59,7 @@ struct NsGram {
 void ns_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows, int m,
              int n);
 int ns_sum_parts(const NsProduct &w, NsNorm norm, int m);
+int ns_trace_parts(const NsProduct &w, int m); // 0 where there is none
 // Whether ns_gram and ns_apply take matrices of this type that lie here with rows of such a length,
 // tall ones included.
 bool ns_takes(DType type, const void *x, int length);
@@ -83,6 +84,7 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m, int k);
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
                     int m, int n);
 int ns_hopper_sum_parts(NsNorm norm, int batch, int m);
+int ns_hopper_trace_parts(int batch, int m);
 double ns_hopper_area(int batch, int m);
 void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, int rows, int m,
                      int n, float beta, const float *s, int *flags);

@@ -86,6 +86,12 @@ __device__ __forceinline__ void leave_gram(const Problem &problem, int blocks_of
         const int col = t.col + g;
         if (g >= t.blocks || row < col) continue;
         const float *const block = d + g * kAccumulators;
+        if (row == col) {
+            const float trace = diagonal_of_block(block);
+            const int warp = threadIdx.x % kWarpgroup / kWarp;
+            if (threadIdx.x % kWarp == 0)
+                problem.trace[((size_t)t.matrix * blocks_of_row + row) * 4 + warp] = trace;
+        }
         write_block(block, problem.gram + (size_t)t.matrix * m * m, m, row * kBlock, col * kBlock);
         if constexpr (kProduct == GRAM_ROW_SUMS)
             sum_block(block, sums + (size_t)col * m + row * kBlock, m - row * kBlock,

@@ -246,6 +246,18 @@ __device__ __forceinline__ void sum_block(const float *d, float *rows, int row_l
         cols[c] = (room[c] + room[kBlock + c]) + (room[2 * kBlock + c] + room[3 * kBlock + c]);
 }
 
+// The sum of the 16 numbers on the diagonal of the block that a warp has, to all of its lanes.
+__device__ __forceinline__ float diagonal_of_block(const float *d)
+{
+    const int warp = threadIdx.x % kWarpgroup / kWarp, lane = threadIdx.x % kWarp;
+    float mine = 0; // of row r and of row r + 8, in columns that the lane r / 2 of each four has
+#pragma unroll
+    for (int j = 0; j < kBlock / 8; j++)
+        if (j / 2 == warp && lane % 4 == lane / 8)
+            mine += lane / 4 % 2 ? d[4 * j + j % 2 * 2 + 1] : d[4 * j + j % 2 * 2];
+    return warp_sum(mine);
+}
+
 // The sum of squares of a thread's part of the block, whatever its size: squares are taken of
 // numbers that a power of two has brought near 1.
 __device__ __forceinline__ double squares_of_block(const float *d)
