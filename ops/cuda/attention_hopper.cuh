@@ -38,9 +38,7 @@ static __device__ int spans_taken;
 
 #if ON_HOPPER
 
-// A number that all lanes have, told to the compiler, which then keeps addresses made of it in
-// uniform registers, where wgmma wants them.
-__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+using hopper::uniform;
 
 __device__ __forceinline__ int group_of() { return uniform((int)threadIdx.x / kGroup); }
 

@@ -69,6 +69,26 @@ __device__ __forceinline__ void barrier_wait(uint64_t *bar, uint32_t parity)
                  : "memory");
 }
 
+// ---- what a warp has in common
+// -----------------------------------------------------------------------------------
+
+// A number that all lanes have, told to the compiler, which then keeps addresses made of it in
+// uniform registers, where wgmma and the copy engine want them.
+__device__ __forceinline__ int uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
+
+// True in one lane of a warp, of which all call it; and the compiler knows that it is one.
+__device__ __forceinline__ bool elected()
+{
+    uint32_t is;
+    asm volatile("{\n"
+                 ".reg .pred p;\n"
+                 "elect.sync _|p, 0xffffffff;\n"
+                 "selp.u32 %0, 1, 0, p;\n"
+                 "}\n"
+                 : "=r"(is));
+    return is;
+}
+
 // ---- clusters of two blocks
 // -----------------------------------------------------------------------------------
 

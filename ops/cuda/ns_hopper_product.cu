@@ -221,11 +221,11 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, Shape<kTiles>::kResid
     else
         __syncthreads();
 
-    const int consumer = (int)threadIdx.x / kWarpgroup - 1;
+    const int warp = uniform((int)threadIdx.x / kWarp);
+    const int consumer = warp / (kWarpgroup / kWarp) - 1;
     if (consumer < 0) {
         registers_give<56>();
-        const int warp = (int)threadIdx.x / kWarp;
-        if (threadIdx.x % kWarp) return;
+        if (!elected()) return;
         if (warp == 0) load<kProduct, kTiles, kTall>(problem, schedule, base, bar);
         if (kStores && warp > 0 && warp <= S::kConsumers) {
             const int of = warp - 1;

@@ -12,12 +12,13 @@ namespace
 template <typename T, int kTransA, int kTransB, bool kNarrow, int kCount>
 __device__ __forceinline__ void multiply_stage(float (&d)[kCount], uint32_t rows, uint32_t cols)
 {
+    const uint64_t first_a = wgmma_matrix(rows, 0);
+    const uint64_t first_b = wgmma_matrix(cols, kTransB ? kBlockBytes : 0);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kBlock / 16; k++) {
-        const uint64_t a = wgmma_matrix(rows + (kTransA ? 2048 : 32) * k, 0);
-        const uint64_t b =
-            kTransB ? wgmma_matrix(cols + 2048 * k, kBlockBytes) : wgmma_matrix(cols + 32 * k, 0);
+    for (int k = 0; k < kBlock / 16; k++) { // addresses in descriptors count 16 bytes
+        const uint64_t a = first_a + k * (kTransA ? 2048 : 32) / 16;
+        const uint64_t b = first_b + k * (kTransB ? 2048 : 32) / 16;
         if constexpr (kNarrow)
             wgmma_narrow<T, kTransA, kTransB>(d, a, b);
         else
