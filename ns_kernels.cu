@@ -24,6 +24,7 @@ struct Work : NsBatch {
     int rows;
     bool unscaled; // the iterate still lacks diag(s), which its next product brings
     int steps_run;
+    bool backwards;
     NsProduct product;
 };
 
@@ -64,7 +65,7 @@ size_t lay_out(Work *w, char *base, const NsMethod *method, int batch, int m, in
     w->range = reinterpret_cast<NsRange *>(take(b * sizeof(NsRange)));
     w->s = reinterpret_cast<float *>(take((b * w->M + kNsTail) * sizeof(float)));
     w->flags = reinterpret_cast<int *>(take(2 * b * sizeof(int)));
-    w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr, false};
+    w->product = {w->type, batch, take(kNsLtBytes), w->flags + b, nullptr, nullptr, false, nullptr};
     const size_t parts = b * ns_sum_parts(w->product, method->norm, w->M);
     w->gram.norm = method->norm;
     if (method->norm == NS_NORM_AOL)
@@ -192,7 +193,7 @@ void start_with_input(Work &w, const void *x, DType type, const void *last)
     ns_gram(w.product, w.gram, x, type, w.m, w.M, w.N);
     const int parts = ns_sum_parts(w.product, w.method->norm, w.M);
     ns_range_of_gram(w, x, type, ns_trace_parts(w.product, w.M), parts);
-    ns_normalize(w, w.a, parts, in_place);
+    ns_normalize(w, w.a, parts, in_place, ns_backwards(w.product));
     if (!in_place) ns_load(w, w.x, x, type, w.s);
     w.now = in_place ? x : w.x;
     w.rows = in_place ? w.m : w.M;
@@ -207,7 +208,8 @@ void start_with_copy(Work &w, const void *x, DType type, bool squares_known)
     ns_range(w, ns_parts(size));
     ns_load(w, w.x, x, type, nullptr);
     ns_gram(w.product, w.gram, w.x, w.type, w.M, w.M, w.N);
-    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), false);
+    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), false,
+                 ns_backwards(w.product));
     w.now = w.x;
     w.rows = w.M;
     if (w.method->norm == NS_NORM_NONE) return;
@@ -250,6 +252,7 @@ extern "C" int ns_orthogonalize_to_cuda(const NsMethod *method, void *out, DType
     lay_out(&w, static_cast<char *>(workspace), &chosen, batch, m, n);
     w.stream = w.product.stream = static_cast<cudaStream_t>(stream);
     w.product.steps_run = &w.steps_run;
+    w.product.backwards = &w.backwards;
     if (is_small(m, n)) {
         ns_small(w, out, out_type, x, type);
         return 0;

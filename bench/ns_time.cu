@@ -138,7 +138,8 @@ extern "C" void ns_bench_products(const BankShape *shape)
     bf16 *x = static_cast<bf16 *>(room(2 * wide)), *a = static_cast<bf16 *>(room(2 * square));
     void *y = room(2 * wide), *c = room(2 * square);
     int steps_run = 0; // chains of one step do not count
-    const NsProduct w = {DT_BF16, s.batch, room(kNsLtBytes), nullptr, &steps_run, stream, false};
+    const NsProduct w = {DT_BF16, s.batch, room(kNsLtBytes), nullptr, &steps_run,
+                         stream,  false,   nullptr};
     const NsChain polynomial = {{a, c}, nullptr, 1, {{0, 0, 1, kNsNone, 0, 0.5f, -2, 0, false}}};
     NsChain squares = {{a, c}, nullptr, 1, {{kNsX, kNsX, 1, kNsNone, 0, 1, 0, 0, false}}};
     squares.matrix[kNsX] = x;

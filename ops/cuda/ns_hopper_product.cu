@@ -160,6 +160,7 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
         const NsTile t = at.tile;
         const NsStep &step = problem.step[t.step];
         const int row = t.row + consumer;
+        stage.at = uniform((int)stage.at); // or ptxas no longer knows, where tiles come in pairs
         // Where in a stage its operands are.
         const uint32_t cols_at = (S::kConsumers + skipped_blocks<kTiles>(t)) * kBlockBytes;
         const uint32_t rows_at = shares_rows<kProduct>(step, t)
@@ -376,6 +377,7 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 {
     const NsTiles tiles = choose_tiles(w.batch, m);
     Problem problem = {};
+    problem.backwards = ns_backwards(w);
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, k);
     problem.count = steps.count;
     problem.progress = w.progress, problem.done = *w.steps_run;
@@ -399,6 +401,7 @@ void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType
 {
     const NsTiles tiles = choose_tiles(w.batch, m);
     Problem problem = {};
+    problem.backwards = ns_backwards(w);
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, n);
     problem.count = 1;
     problem.gram = gram.a, problem.row_sums = gram.row_sums, problem.squares = gram.squares;
@@ -445,6 +448,7 @@ void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, 
                      int n, float beta, const float *s, int *flags)
 {
     Problem problem = {};
+    problem.backwards = ns_backwards(w);
     problem.batch = w.batch, problem.m = w.tall ? n : m, problem.n = w.tall ? m : n;
     problem.k_blocks = k_blocks(BIG, m);
     problem.count = 1;

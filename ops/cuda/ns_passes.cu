@@ -205,17 +205,9 @@ __device__ float row_factor(const NsGram &gram, int parts, int M, int matrix, in
             sum += gram.squares[(size_t)matrix * parts + p];
         sum = sqrt(block_sum<kBlock>(sum, room));
     } else {
-        constexpr int kAhead = 16; // loads on their way
-        const float *const of_row = gram.row_sums + (size_t)matrix * parts * M + at;
         float magnitudes = 0;
-        for (int first = 0; first < parts; first += kAhead) {
-            float v[kAhead];
-#pragma unroll
-            for (int i = 0; i < kAhead; i++)
-                v[i] = first + i < parts && at < M ? of_row[(size_t)(first + i) * M] : 0;
-#pragma unroll
-            for (int i = 0; i < kAhead; i++) magnitudes += v[i];
-        }
+        for (int p = 0; p < parts && at < M; p++)
+            magnitudes += gram.row_sums[((size_t)matrix * parts + p) * M + at];
         sum = magnitudes;
     }
     return (float)inverse_root((1 + delta) * sum + range.eps);
@@ -225,15 +217,15 @@ __device__ float row_factor(const NsGram &gram, int parts, int M, int matrix, in
 // exact, to both places; those on the diagonal leave s. Grid (tiles of kSide of the triangle,
 // batch).
 template <typename T>
-__global__ void __launch_bounds__(kBlock, 8)
-    normalize_kernel(T *a, float *s, const NsGram gram, int parts, const NsRange *ranges, int M,
-                     double delta, bool of_input)
+__global__ void normalize_kernel(T *a, float *s, const NsGram gram, int parts,
+                                 const NsRange *ranges, int M, double delta, bool of_input,
+                                 bool backwards)
 {
     constexpr int kFour = 4, kAcross = kSide / kFour;
     __shared__ float factors[2][kSide];
     __shared__ T tile[kSide][kSide + 2];
     __shared__ double room[kBlock / kWarp];
-    const int matrix = blockIdx.y, t = blockIdx.x;
+    const int matrix = backwards ? gridDim.y - 1 - blockIdx.y : blockIdx.y, t = blockIdx.x;
     const NsRange range = ranges[matrix];
     int row = (int)((sqrtf(8.0f * t + 1) - 1) * 0.5f);
     while (row * (row + 1) / 2 > t) row--;
@@ -373,13 +365,13 @@ void ns_load(const NsBatch &w, void *x, const void *source, DType type, const fl
     CHECK_LAUNCH();
 }
 
-void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input)
+void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input, bool backwards)
 {
     const int rows = ceil_div((size_t)w.M, kSide);
     with_dtype(w.type, [&](auto *t) {
         normalize_kernel<<<dim3(rows * (rows + 1) / 2, w.batch), kBlock, 0, w.stream>>>(
             static_cast<decltype(t)>(a), w.s, w.gram, parts, w.range, w.M, w.method->delta,
-            of_input);
+            of_input, backwards);
     });
     CHECK_LAUNCH();
 }

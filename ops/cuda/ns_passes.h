@@ -51,8 +51,8 @@ void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int traces, i
 // X = R(factor diag(s) source); s may be NULL for ones.
 void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s);
 // s from the `parts` sums that ns_gram left, then a = R(diag(s) A diag(s)). s is for X, or with
-// `of_input` for the caller's matrices: it includes the factor.
-void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input);
+// `of_input` for the caller's matrices: it includes the factor. `backwards`: the last matrix first.
+void ns_normalize(const NsBatch &w, void *a, int parts, bool of_input, bool backwards);
 // out (batch, the caller's shape) = x; NaN where flagged.
 void ns_store(const NsBatch &w, void *out, DType type, const void *x);
 // NaN over the flagged matrices of out, which the last product wrote.

@@ -38,6 +38,7 @@ struct Problem {
     CUtensorMap map[kNsMatrices];
     int batch, m, n, k_blocks, group; // matrices whose steps alternate
     bool joined;                      // of narrow tiles are items
+    bool backwards;                   // the last matrix comes first
     int count, done;                  // steps; and those that `progress` counted before
     int *progress;
     float *gram, *row_sums; // (batch,m,m); (batch,blocks of a row,m)

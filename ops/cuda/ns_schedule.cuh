@@ -106,9 +106,15 @@ template <> struct NsTriangle<SMALL> {
     NS_BOTH int blocks() const { return rows; }
 };
 
+// The matrix that comes at this place.
+template <typename Chain> NS_BOTH int in_turn(const Chain &c, int place)
+{
+    return c.backwards ? c.batch - 1 - place : place;
+}
+
 // Groups of matrices; of a group the levels of the chain, one step or two that start after the same
 // ones, which are all in earlier levels; of a level the matrices, and of each its steps' triangles.
-// `Chain` has batch, m, joined, group, count and step.
+// `Chain` has batch, m, joined, backwards, group, count and step.
 template <NsTiles kTiles> struct NsTriangles {
     NsTriangle<kTiles> triangle;
     int total;
@@ -134,7 +140,7 @@ template <NsTiles kTiles> struct NsTriangles {
         step += of_matrix / triangle.items;
         // Turned, so that no block of the grid gets all the long tiles.
         const int item = (of_matrix + triangle.kTurn * (step + matrix)) % triangle.items;
-        return {matrix, step, item, triangle.tiles_of(item)};
+        return {in_turn(c, matrix), step, item, triangle.tiles_of(item)};
     }
     // An upper triangle is the lower one seen from the other end of the diagonal.
     template <typename Chain> NS_BOTH NsTile tile(const Chain &c, const NsItem &i, int part) const
@@ -162,9 +168,9 @@ template <bool kByRows> struct NsRectangle {
         across = kByRows ? cols : rows, along = kByRows ? rows : cols;
         per_matrix = rows * cols, total = per_matrix * c.batch;
     }
-    template <typename Chain> NS_BOTH NsItem item(const Chain &, int index) const
+    template <typename Chain> NS_BOTH NsItem item(const Chain &c, int index) const
     {
-        return {index / per_matrix, 0, index % per_matrix, 1};
+        return {in_turn(c, index / per_matrix), 0, index % per_matrix, 1};
     }
     template <typename Chain> NS_BOTH NsTile tile(const Chain &, const NsItem &i, int) const
     {

@@ -16,7 +16,7 @@ struct Step {
 
 struct Chain {
     int batch, m, n, group, count;
-    bool joined;
+    bool joined, backwards;
     Step step[kNsSteps];
 };
 
@@ -45,7 +45,8 @@ template <NsTiles kTiles> void check(const Chain &c)
     const int blocks = schedule.triangle.blocks(), tiles = schedule.triangle.tiles;
     const int height = schedule.triangle.kHeight, steps = c.batch * c.count;
     std::vector<int> seen((size_t)steps * blocks * blocks), ids((size_t)steps * tiles), done(steps);
-    int early = 0, outside = 0, split = 0, wrong = 0;
+    int early = 0, outside = 0, split = 0;
+    int wrong = schedule.item(c, 0).matrix != (c.backwards ? c.batch - 1 : 0);
     for (int i = 0; i < schedule.total; i++) {
         const NsItem item = schedule.item(c, i);
         const int at = item.matrix * c.count;
@@ -93,8 +94,9 @@ TEST(triangles)
         for (int batch : {1, 2, 5})
             for (int group = 1; group <= batch; group += 2)
                 for (int iterations : {0, 1, 2, 4})
-                    for (int joined = 0; joined < 2; joined++) {
-                        Chain c = {batch, m, m, group, 0, joined != 0, {}};
+                    for (int way = 0; way < 4; way++) {
+                        const bool joined = way & 1;
+                        Chain c = {batch, m, m, group, 0, joined, way > 1, {}};
                         add_steps(&c, iterations);
                         check<BIG>(c);
                         if (!joined && m < 700) check<SMALL>(c);
@@ -103,9 +105,9 @@ TEST(triangles)
 }
 
 // Of the rows of tiles that are even in number two may be a pair.
-template <bool kByRows> int wrong_of_rectangle(int m, int n)
+template <bool kByRows> int wrong_of_rectangle(int m, int n, bool backwards)
 {
-    const Chain c = {3, m, n, 3, 1, false, {}};
+    const Chain c = {3, m, n, 3, 1, false, backwards, {}};
     const NsRectangle<kByRows> schedule(c);
     const int rows = 2 * ((m + 127) / 128), cols = 4 * ((n + 255) / 256);
     const bool paired = !kByRows && rows % 4 == 0;
@@ -121,7 +123,7 @@ template <bool kByRows> int wrong_of_rectangle(int m, int n)
             for (int col = t.col; col < t.col + t.blocks; col++)
                 seen[((size_t)t.matrix * rows + row) * cols + col]++;
     }
-    int wrong = 0;
+    int wrong = schedule.item(c, 0).matrix != (backwards ? 2 : 0);
     for (int count : seen) wrong += count != 1;
     return wrong + split;
 }
@@ -129,10 +131,12 @@ template <bool kByRows> int wrong_of_rectangle(int m, int n)
 TEST(rectangles)
 {
     for (int m : {8, 128, 136, 264, 768, 2056, 4352})
-        for (int n : {8, 256, 264, 3072}) {
-            const int wide = wrong_of_rectangle<false>(m, n), tall = wrong_of_rectangle<true>(n, m);
-            CHECK(!wide && !tall, "%d x %d: %d and %d blocks", m, n, wide, tall);
-        }
+        for (int n : {8, 256, 264, 3072})
+            for (bool backwards : {false, true}) {
+                const int wide = wrong_of_rectangle<false>(m, n, backwards);
+                const int tall = wrong_of_rectangle<true>(n, m, backwards);
+                CHECK(!wide && !tall, "%d x %d: %d and %d blocks", m, n, wide, tall);
+            }
 }
 
 // What others rely on: sums of squares have a place for every block of rows, and factors are read
