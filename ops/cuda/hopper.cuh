@@ -26,13 +26,20 @@ namespace hopper
 
 #if ON_HOPPER
 
+// A place in shared memory: a pointer, or its 32-bit address, where arithmetic on pointers would be
+// done again at each use.
+struct Shared {
+    uint32_t address;
+    __device__ __forceinline__ Shared(const void *p) : address(shared_address(p)) {}
+    __device__ __forceinline__ Shared(uint32_t address) : address(address) {}
+};
+
 // ---- mbarrier
 // ------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void barrier_init(uint64_t *bar, int arrivals)
+__device__ __forceinline__ void barrier_init(Shared bar, int arrivals)
 {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)),
-                 "r"(arrivals));
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(bar.address), "r"(arrivals));
 }
 
 // Makes barrier_init visible to the copy engine.
@@ -41,21 +48,20 @@ __device__ __forceinline__ void barrier_init_fence()
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-__device__ __forceinline__ void barrier_expect(uint64_t *bar, uint32_t bytes)
+__device__ __forceinline__ void barrier_expect(Shared bar, uint32_t bytes)
 {
-    asm volatile(
-        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)),
-        "r"(bytes)
-        : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar.address),
+                 "r"(bytes)
+                 : "memory");
 }
 
-__device__ __forceinline__ void barrier_arrive(uint64_t *bar)
+__device__ __forceinline__ void barrier_arrive(Shared bar)
 {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar.address) : "memory");
 }
 
 // Until the phase of this parity is complete.
-__device__ __forceinline__ void barrier_wait(uint64_t *bar, uint32_t parity)
+__device__ __forceinline__ void barrier_wait(Shared bar, uint32_t parity)
 {
     asm volatile("{\n"
                  ".reg .pred done;\n"
@@ -64,7 +70,7 @@ __device__ __forceinline__ void barrier_wait(uint64_t *bar, uint32_t parity)
                  "@done bra finished;\n"
                  "bra again;\n"
                  "finished:\n"
-                 "}\n" ::"r"(shared_address(bar)),
+                 "}\n" ::"r"(bar.address),
                  "r"(parity)
                  : "memory");
 }
@@ -100,13 +106,13 @@ __device__ __forceinline__ uint32_t cluster_rank()
 }
 
 // Arrives on the barrier at this place in another block of the cluster.
-__device__ __forceinline__ void barrier_arrive_at(uint64_t *bar, uint32_t rank)
+__device__ __forceinline__ void barrier_arrive_at(Shared bar, uint32_t rank)
 {
     asm volatile("{\n"
                  ".reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
                  "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-                 "}\n" ::"r"(shared_address(bar)),
+                 "}\n" ::"r"(bar.address),
                  "r"(rank)
                  : "memory");
 }
@@ -129,32 +135,30 @@ __device__ __forceinline__ void named_barrier(int id, int threads)
 // --------------------------------------------------------------------------
 
 // The box of `map` at column x, row y, matrix z, into shared memory; completes on `bar`.
-__device__ __forceinline__ void tma_load(void *to, const CUtensorMap *map, uint64_t *bar, int x,
+__device__ __forceinline__ void tma_load(Shared to, const CUtensorMap *map, Shared bar, int x,
                                          int y, int z)
 {
     asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-                 " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(shared_address(to)),
-                 "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y), "r"(z)
+                 " [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(to.address),
+                 "l"(map), "r"(bar.address), "r"(x), "r"(y), "r"(z)
                  : "memory");
 }
 
 // The same into both blocks of a cluster, at the same place, completing on the barrier of each.
-__device__ __forceinline__ void tma_load_both(void *to, const CUtensorMap *map, uint64_t *bar,
-                                              int x, int y, int z)
+__device__ __forceinline__ void tma_load_both(Shared to, const CUtensorMap *map, Shared bar, int x,
+                                              int y, int z)
 {
-    asm volatile(
-        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-        ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
-        "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y), "r"(z), "h"((uint16_t)3)
-        : "memory");
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+                 ".multicast::cluster [%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to.address),
+                 "l"(map), "r"(bar.address), "r"(x), "r"(y), "r"(z), "h"((uint16_t)3)
+                 : "memory");
 }
 
-__device__ __forceinline__ void tma_store(const CUtensorMap *map, const void *from, int x, int y,
-                                          int z)
+__device__ __forceinline__ void tma_store(const CUtensorMap *map, Shared from, int x, int y, int z)
 {
     asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group"
                  " [%0, {%2, %3, %4}], [%1];" ::"l"(map),
-                 "r"(shared_address(from)), "r"(x), "r"(y), "r"(z)
+                 "r"(from.address), "r"(x), "r"(y), "r"(z)
                  : "memory");
 }
 

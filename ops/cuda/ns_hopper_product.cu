@@ -34,8 +34,8 @@ namespace
 // ----------------------------------------------------------------------
 
 template <Product kProduct, NsTiles kTiles, bool kTall, typename Schedule>
-__device__ __forceinline__ void load(const Problem &problem, const Schedule &schedule, char *base,
-                                     const Barriers &bar)
+__device__ __forceinline__ void load(const Problem &problem, const Schedule &schedule,
+                                     uint32_t base, const Barriers &bar)
 {
     using S = Shape<kTiles>;
     using Lies = Turned<kProduct, kTall>;
@@ -55,10 +55,10 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
                 counter_wait(problem.progress + t.matrix,
                              (problem.done + step.after) * schedule.triangle.tiles * S::kConsumers);
         for (int b = 0; b < problem.k_blocks; b++) {
-            char *const to = base + stage.at * S::kStage;
-            char *const second = to + S::kConsumers * kBlockBytes;
-            uint64_t *const full = &bar.full[stage.at];
-            barrier_wait(&bar.empty[stage.at], stage.phase ^ 1);
+            const uint32_t to = base + stage.at * S::kStage;
+            const uint32_t second = to + S::kConsumers * kBlockBytes;
+            const uint32_t full = bar.full + stage.at * kBarrier;
+            barrier_wait(bar.empty + stage.at * kBarrier, stage.phase ^ 1);
             barrier_expect(full, (blocks + (shares ? 0 : S::kConsumers)) * kBlockBytes);
             if (!shares)
 #pragma unroll
@@ -71,7 +71,7 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
             for (int c = 0; c < S::kBlocks; c++) {
                 const int along = (first_col + c) * kBlock;
                 const int x = Lies::kCols ? along : k, y = Lies::kCols ? k : along;
-                char *const block = second + c * kBlockBytes;
+                const uint32_t block = second + c * kBlockBytes;
                 if constexpr (S::kPaired) {
                     if (c / 2 == (int)cluster_rank())
                         tma_load_both(block, cols, full, x, y, t.matrix);
@@ -88,8 +88,8 @@ __device__ __forceinline__ void load(const Problem &problem, const Schedule &sch
 
 // Sends what a consumer puts into its slots, in the same order (put_tile).
 template <Product kProduct, NsTiles kTiles, typename Schedule>
-__device__ __forceinline__ void store(const Problem &problem, const Schedule &schedule, char *slots,
-                                      const Barriers &bar, int consumer)
+__device__ __forceinline__ void store(const Problem &problem, const Schedule &schedule,
+                                      uint32_t slots, const Barriers &bar, int consumer)
 {
     using S = Shape<kTiles>;
     constexpr int kPending = S::kSlots - 1; // stores that may not have read their slot yet
@@ -97,15 +97,15 @@ __device__ __forceinline__ void store(const Problem &problem, const Schedule &sc
     int pending = 0;
     const auto send = [&](const CUtensorMap *map, const CUtensorMap *copy, int row, int col,
                           int matrix) {
-        const char *const from = slots + slot.at * kBlockBytes;
-        barrier_wait(&bar.staged[slot.at], slot.phase);
+        const uint32_t from = slots + slot.at * kBlockBytes;
+        barrier_wait(bar.staged + slot.at * kBarrier, slot.phase);
         tma_store(map, from, col * kBlock, row * kBlock, matrix);
         if (copy) tma_store(copy, from, col * kBlock, row * kBlock, matrix);
         tma_store_commit();
         slot.advance();
         if (++pending <= kPending) return;
         tma_store_wait_read<kPending>();
-        barrier_arrive(&bar.drained[read.at]);
+        barrier_arrive(bar.drained + read.at * kBarrier);
         read.advance();
         pending--;
     };
@@ -130,7 +130,7 @@ __device__ __forceinline__ void store(const Problem &problem, const Schedule &sc
             }
         }
         if (pending) tma_store_wait_read<0>();
-        for (; pending; pending--, read.advance()) barrier_arrive(&bar.drained[read.at]);
+        for (; pending; pending--, read.advance()) barrier_arrive(bar.drained + read.at * kBarrier);
         if (is_chain(kProduct) && problem.count > 1) {
             tma_store_wait();
             counter_add(problem.progress + t.matrix);
@@ -144,12 +144,11 @@ __device__ __forceinline__ void store(const Problem &problem, const Schedule &sc
 
 template <typename T, Product kProduct, NsTiles kTiles, bool kTall, typename Schedule>
 __device__ __forceinline__ void consume(const Problem &problem, const Schedule &schedule,
-                                        char *base, const Barriers &bar, int consumer)
+                                        uint32_t stages, char *slots, const Barriers &bar,
+                                        int consumer)
 {
     using S = Shape<kTiles>;
     using Lies = Turned<kProduct, kTall>;
-    char *const slots = base + S::kSlotsAt + consumer * S::kSlots * kBlockBytes;
-    const uint32_t stages = shared_address(base);
     Ring<S::kStages> stage;
     Ring<S::kSlots> slot;
     float d[S::kBlocks * kAccumulators];
@@ -182,9 +181,8 @@ __device__ __forceinline__ void consume(const Problem &problem, const Schedule &
         }
 
         if constexpr (is_chain(kProduct) || kProduct == APPLY)
-            put_tile<T, kProduct, kTiles>(
-                problem, step, t, row, d, slots, bar.staged + S::kSlots * consumer,
-                bar.drained + S::kSlots * consumer, slot, kOwn + consumer);
+            put_tile<T, kProduct, kTiles>(problem, step, t, row, d, slots, bar.staged, bar.drained,
+                                          slot, kOwn + consumer);
         else
             leave_gram<kProduct, kTiles>(problem, schedule.triangle.blocks(),
                                          schedule.triangle.tiles, t, consumer, d, slots);
@@ -201,8 +199,10 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, Shape<kTiles>::kResid
     extern __shared__ char shared[];
     __shared__ uint64_t full[S::kStages], empty[S::kStages];
     __shared__ uint64_t staged[S::kSlots * S::kConsumers], drained[S::kSlots * S::kConsumers];
-    const Barriers bar = {full, empty, staged, drained};
     char *const base = shared + (1024 - (shared_address(shared) & 1023)) % 1024;
+    const auto address = [](const void *p) { return (uint32_t)uniform((int)shared_address(p)); };
+    const uint32_t stages = address(base);
+    Barriers bar = {address(full), address(empty), address(staged), address(drained)};
     const typename ScheduleOf<kProduct, kTiles, kTall>::Type schedule(problem);
     constexpr bool kStores = is_chain(kProduct) || kProduct == APPLY;
 
@@ -224,20 +224,24 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, Shape<kTiles>::kResid
 
     const int warp = uniform((int)threadIdx.x / kWarp);
     const int consumer = warp / (kWarpgroup / kWarp) - 1;
+    const auto give_slots_of = [&](int of) {
+        bar.staged += S::kSlots * of * kBarrier;
+        bar.drained += S::kSlots * of * kBarrier;
+        return S::kSlotsAt + S::kSlots * of * kBlockBytes;
+    };
     if (consumer < 0) {
         registers_give<56>();
         if (!elected()) return;
-        if (warp == 0) load<kProduct, kTiles, kTall>(problem, schedule, base, bar);
+        if (warp == 0) load<kProduct, kTiles, kTall>(problem, schedule, stages, bar);
         if (kStores && warp > 0 && warp <= S::kConsumers) {
-            const int of = warp - 1;
-            const Barriers its = {full, empty, staged + S::kSlots * of, drained + S::kSlots * of};
-            store<kProduct, kTiles>(problem, schedule,
-                                    base + S::kSlotsAt + of * S::kSlots * kBlockBytes, its, of);
+            const uint32_t slots = stages + give_slots_of(warp - 1);
+            store<kProduct, kTiles>(problem, schedule, slots, bar, warp - 1);
         }
         return;
     }
     if (S::kBig) registers_take<224>();
-    consume<T, kProduct, kTiles, kTall>(problem, schedule, base, bar, consumer);
+    char *const slots = base + give_slots_of(consumer);
+    consume<T, kProduct, kTiles, kTall>(problem, schedule, stages, slots, bar, consumer);
     if (S::kPaired) cluster_barrier(); // the other's consumers arrive at barriers here to the end
 #endif
 }

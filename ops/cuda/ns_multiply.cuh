@@ -36,12 +36,12 @@ multiply_tile(float (&d)[kCount], int k_blocks, uint32_t base, uint32_t rows_at,
     const bool leader = threadIdx.x % kWarpgroup == 0;
     const auto release = [&](uint32_t at) { // for those who copy into it, both of a pair
         if (!leader) return;
-        barrier_arrive(&bar.empty[at]);
-        if (S::kPaired) barrier_arrive_at(&bar.empty[at], cluster_rank() ^ 1);
+        barrier_arrive(bar.empty + at * kBarrier);
+        if (S::kPaired) barrier_arrive_at(bar.empty + at * kBarrier, cluster_rank() ^ 1);
     };
     const auto multiply = [&] {
         const uint32_t from = base + stage.at * S::kStage;
-        barrier_wait(&bar.full[stage.at], stage.phase);
+        barrier_wait(bar.full + stage.at * kBarrier, stage.phase);
         multiply_stage<T, Lies::kRows, Lies::kCols, kNarrow>(d, from + rows_at, from + cols_at);
     };
     hold(d);
@@ -76,7 +76,7 @@ __device__ __forceinline__ void add_addend(float *d, const Problem &problem, con
         for (int g = 0; g < S::kBlocks; g++) {
             const int col = t.col + g;
             if (col >= problem.k_blocks) continue;
-            barrier_wait(&bar.full[stage.at], stage.phase);
+            barrier_wait(bar.full + stage.at * kBarrier, stage.phase);
             float *const block = d + g * kAccumulators;
             add_block<T, false>(block, base + stage.at * S::kStage + rows_at, gamma);
             if (problem.factors)
@@ -92,7 +92,7 @@ __device__ __forceinline__ void add_addend(float *d, const Problem &problem, con
                 const int r = row * kBlock + lane_row() + 8 * i;
                 if (r < problem.m) gamma[i] *= problem.factors[(size_t)t.matrix * problem.m + r];
             }
-        barrier_wait(&bar.full[stage.at], stage.phase);
+        barrier_wait(bar.full + stage.at * kBarrier, stage.phase);
         const uint32_t from = base + stage.at * S::kStage + cols_at;
 #pragma unroll
         for (int g = 0; g < S::kBlocks; g++)

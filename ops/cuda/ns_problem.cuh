@@ -62,8 +62,10 @@ using namespace hopper;
 
 constexpr int kOwn = 1; // the named barriers of the consumers' own threads
 
+// Addresses of mbarriers.
+constexpr int kBarrier = sizeof(uint64_t);
 struct Barriers {
-    uint64_t *full, *empty, *staged, *drained; // (kStages); (consumers, kSlots)
+    uint32_t full, empty, staged, drained; // (kStages); (consumers, kSlots)
 };
 
 // A place in a ring, and the parity of its turn.

@@ -13,7 +13,7 @@ namespace
 template <typename T, Product kProduct, NsTiles kTiles>
 __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &step,
                                          const NsTile &t, int row, const float *d, char *slots,
-                                         uint64_t *staged, uint64_t *drained,
+                                         uint32_t staged, uint32_t drained,
                                          Ring<Shape<kTiles>::kSlots> &slot, int barrier)
 {
     const bool last = t.step + 1 == problem.count;
@@ -21,12 +21,12 @@ __device__ __forceinline__ void put_tile(const Problem &problem, const NsStep &s
         kProduct == SCALED && last ? problem.factors + (size_t)t.matrix * problem.m : nullptr;
     uint32_t met = 0; // NaN where a number is not finite
     const auto take = [&] {
-        barrier_wait(&drained[slot.at], slot.phase ^ 1);
+        barrier_wait(drained + slot.at * kBarrier, slot.phase ^ 1);
         return slots + slot.at * kBlockBytes;
     };
     const auto give = [&] {
         async_proxy_fence();
-        barrier_arrive(&staged[slot.at]);
+        barrier_arrive(staged + slot.at * kBarrier);
         slot.advance();
     };
 #pragma unroll
