@@ -1,6 +1,7 @@
 // Hopper's instructions for matrix kernels, one small function each: mbarriers, bulk tensor copies
-// (TMA), warpgroup matrix products (wgmma), and moving registers between warpgroups. Everything
-// in the namespace needs sm_90a; elsewhere there is none of it, and kernels have empty bodies.
+// (TMA), warpgroup matrix products (wgmma), what a warp has in common, and moving registers between
+// warpgroups. Everything in the namespace needs sm_90a; elsewhere there is none of it, and kernels
+// have empty bodies.
 #ifndef OPS_CUDA_HOPPER_CUH
 #define OPS_CUDA_HOPPER_CUH
 

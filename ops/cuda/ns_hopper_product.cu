@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(Shape<kTiles>::kThreads, Shape<kTiles>::kResid
 
     const int warp = uniform((int)threadIdx.x / kWarp);
     const int consumer = warp / (kWarpgroup / kWarp) - 1;
-    const auto give_slots_of = [&](int of) {
+    const auto give_slots_of = [&](int of) { // once: their barriers, and where they begin
         bar.staged += S::kSlots * of * kBarrier;
         bar.drained += S::kSlots * of * kBarrier;
         return S::kSlotsAt + S::kSlots * of * kBlockBytes;

@@ -98,8 +98,9 @@ __device__ void gram_row(float *a, double *magnitudes, double *squares, const T 
 }
 
 // Grid (blocks of kSide rows, batch). Squares of numbers far from 1 leave fp32's range: then each
-// block sums |G|_F^2 again, and A and its sums are computed once more, of factor G. No block reads
-// what another one writes, and there are at least as many parts of squares as blocks.
+// block sums |G|_F^2 again, as for zeros, NaN and infinity, and A and its sums are computed once
+// more, of factor G. No block reads what another one writes, and there are at least as many parts
+// of squares as blocks.
 template <typename T>
 __global__ void range_of_gram_kernel(NsRange *range, int *flags, int *failed, const NsGram gram,
                                      int traces, int parts, const T *input, bool tall, int m, int n,

@@ -46,7 +46,8 @@ void ns_range(const NsBatch &w, int parts);
 // `traces` parts, is |G|_F^2. The factor is 1, and G was used as it is, unless its squares leave
 // the range of fp32: then A and its `parts` sums are computed again, without tensor cores:
 // milliseconds for a bank of 22 x 768 x 3072, seconds for one 4096 x 16384, and longer for tall
-// ones, where it reads a number from each row. Clears flags and failed, too.
+// ones, where it reads a number from each row. Of zeros, NaN and infinity only the squares are
+// summed again. Clears flags and failed, too.
 void ns_range_of_gram(const NsBatch &w, const void *x, DType type, int traces, int parts);
 // X = R(factor diag(s) source); s may be NULL for ones.
 void ns_load(const NsBatch &w, void *x, const void *source, DType type, const float *s);

@@ -49,7 +49,8 @@ struct Problem {
     NsStep step[kNsSteps];
 };
 
-// The tiles of the apply go along X's shorter side first, since those share what they read of it.
+// The tiles of the apply go along X's shorter side first, since those share what they read of it,
+// in bands (NsRectangle).
 template <Product kProduct, NsTiles kTiles, bool kTall> struct ScheduleOf {
     using Type = NsTriangles<kTiles>;
 };
@@ -62,10 +63,11 @@ using namespace hopper;
 
 constexpr int kOwn = 1; // the named barriers of the consumers' own threads
 
-// Addresses of mbarriers.
-constexpr int kBarrier = sizeof(uint64_t);
+constexpr int kBarrier = sizeof(uint64_t); // bytes of an mbarrier
+
+// Addresses of mbarriers: of the stages (kStages), and of one consumer's slots (kSlots).
 struct Barriers {
-    uint32_t full, empty, staged, drained; // (kStages); (consumers, kSlots)
+    uint32_t full, empty, staged, drained;
 };
 
 // A place in a ring, and the parity of its turn.

@@ -21,8 +21,9 @@ struct NsProduct {
     bool *backwards; // on the host, for ns_backwards; NULL: never
 };
 
-// Whether a launch begins with the last matrix: each the other way round than the one before, so
-// that it finds in the L2 what that one has just left there.
+// Whether a launch begins with the last matrix: of Hopper's products and normalising each goes the
+// other way round than the one before, so that it finds in the L2 what that one has just left
+// there.
 inline bool ns_backwards(const NsProduct &w)
 {
     return w.backwards && (*w.backwards = !*w.backwards);

@@ -84,8 +84,9 @@ template <NsTiles kTiles> void check(const Chain &c)
                 wrong += seen[((size_t)s * blocks + row) * blocks + col] !=
                          (c.step[s % c.count].upper ? row <= col : row >= col);
     CHECK(!early && !outside && !split && !wrong,
-          "%d of m = %d in groups of %d, %d steps%s: early %d, outside %d, split %d, wrong %d",
-          c.batch, c.m, c.group, c.count, c.joined ? ", joined" : "", early, outside, split, wrong);
+          "%d of m = %d in groups of %d, %d steps%s%s: early %d, outside %d, split %d, wrong %d",
+          c.batch, c.m, c.group, c.count, c.joined ? ", joined" : "",
+          c.backwards ? ", backwards" : "", early, outside, split, wrong);
 }
 
 TEST(triangles)
@@ -135,7 +136,8 @@ TEST(rectangles)
             for (bool backwards : {false, true}) {
                 const int wide = wrong_of_rectangle<false>(m, n, backwards);
                 const int tall = wrong_of_rectangle<true>(n, m, backwards);
-                CHECK(!wide && !tall, "%d x %d: %d and %d blocks", m, n, wide, tall);
+                CHECK(!wide && !tall, "%d x %d, backwards %d: %d and %d blocks", m, n, backwards,
+                      wide, tall);
             }
 }
 
