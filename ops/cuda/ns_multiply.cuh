@@ -1,4 +1,4 @@
-// How a consumer of ns_hopper_product.cu multiplies a tile. For that file alone.
+// How a consumer of ns_hopper.cuh multiplies a tile. For that file alone.
 #ifndef OPS_CUDA_NS_MULTIPLY_CUH
 #define OPS_CUDA_NS_MULTIPLY_CUH
 

@@ -1,4 +1,4 @@
-// What a launch of ns_hopper_product.cu is given, how it divides its shared memory, and what all of
+// What a launch of ns_hopper.cuh is given, how it divides its shared memory, and what all of
 // its warps know of the tiles. For that file alone.
 #ifndef OPS_CUDA_NS_PROBLEM_CUH
 #define OPS_CUDA_NS_PROBLEM_CUH

@@ -1,6 +1,6 @@
 // The matrix products of Newton-Schulz, batched over equal-shaped matrices that lie contiguously,
 // rows contiguous and padded to multiples of 8 numbers. Two implementations with one meaning:
-// Hopper's (ns_hopper_product.cu) and cuBLASLt's (ns_products.cu) for
+// Hopper's (ns_hopper.cuh) and cuBLASLt's (ns_products.cu) for
 // everything else.
 #ifndef OPS_CUDA_NS_PRODUCTS_H
 #define OPS_CUDA_NS_PRODUCTS_H
@@ -88,7 +88,7 @@ double ns_symmetric_area(DType type, int batch, int m);
 // For benches and tests: false keeps to cuBLASLt from now on.
 extern "C" void ns_use_hopper(bool yes);
 
-// ns_hopper_product.cu
+// ns_hopper_product.cu, ns_hopper_gram.cu
 void ns_hopper_chain(const NsProduct &w, const NsChain &chain, int m, int k);
 void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType type, int rows,
                     int m, int n);

@@ -1,4 +1,4 @@
-// How a consumer of ns_hopper_product.cu leaves a tile's results. For that file alone.
+// How a consumer of ns_hopper.cuh leaves a tile's results. For that file alone.
 #ifndef OPS_CUDA_NS_RESULTS_CUH
 #define OPS_CUDA_NS_RESULTS_CUH
 

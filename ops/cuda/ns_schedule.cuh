@@ -1,4 +1,4 @@
-// In which order a launch of ns_hopper_product.cu works through its tiles, the same for the threads
+// In which order a launch of ns_hopper.cuh works through its tiles, the same for the threads
 // that copy, multiply and store.
 //
 // Symmetric products compute one triangle. Big tiles have 128 rows and 256 columns: of the blocks

@@ -6,7 +6,7 @@ void ns_use_hopper(bool yes);
 // Whole banks and large matrices, by our kernels and by cuBLASLt's: as far apart as the storage's
 // roundings make them. On an H100's 132 multiprocessors those with 2048 to 2560 rows or columns
 // take tiles in pairs, 4096 does not, and a few of 768 take small ones, more than run at once
-// (choose_tiles in ops/cuda/ns_hopper_product.cu).
+// (choose_tiles in ops/cuda/ns_hopper.cuh).
 TEST(full_sizes)
 {
     static const struct {
