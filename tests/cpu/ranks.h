@@ -292,7 +292,7 @@ static void train_shared(Gpt *gpt, const Recipe *r, Comm *comm, Outcome *o)
             gpt_forward_backward(gpt, &m.batch);
         }
         const CommTicket mean = comm_all_reduce(comm, gpt_loss_sum(gpt), 1, DT_F64);
-        if (comm->rank == 0) o->by_rows += sharded.rows.sparse; // all ranks see it
+        if (comm->rank == 0) o->by_rows += sharded.rows.sparse; // in memory that they share
         sharded_step(&sharded, step);
         comm_wait(comm, mean);
         loss[step] = gpt_loss(gpt);
