@@ -193,7 +193,7 @@ void start_with_input(Work &w, const void *x, DType type, const void *last)
     ns_gram(w.product, w.gram, x, type, w.m, w.M, w.N);
     const int parts = ns_sum_parts(w.product, w.method->norm, w.M);
     ns_range_of_gram(w, x, type, ns_trace_parts(w.product, w.M), parts);
-    ns_normalize(w, w.a, parts, in_place, ns_backwards(w.product));
+    ns_normalize(w, w.a, parts, in_place, ns_turn(w.product));
     if (!in_place) ns_load(w, w.x, x, type, w.s);
     w.now = in_place ? x : w.x;
     w.rows = in_place ? w.m : w.M;
@@ -208,8 +208,7 @@ void start_with_copy(Work &w, const void *x, DType type, bool squares_known)
     ns_range(w, ns_parts(size));
     ns_load(w, w.x, x, type, nullptr);
     ns_gram(w.product, w.gram, w.x, w.type, w.M, w.M, w.N);
-    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), false,
-                 ns_backwards(w.product));
+    ns_normalize(w, w.a, ns_sum_parts(w.product, w.method->norm, w.M), false, ns_turn(w.product));
     w.now = w.x;
     w.rows = w.M;
     if (w.method->norm == NS_NORM_NONE) return;

@@ -5,11 +5,13 @@
 // to shared memory (TMA) and one for each consumer copies results back, and warpgroups of
 // consumers, which multiply (wgmma) 64 rows of a tile each. A tile is 128 x 256 for two consumers:
 // then a k-block of 64 takes the tensor cores 1024 cycles, moves 128 KB through shared memory, all
-// that it can, and 48 KB from the L2, which takes some 1300 cycles when all multiprocessors ask. So
-// where it pays two blocks, a cluster, work on tiles below each other in step, and each copies half
-// of the columns' blocks to both: 32 KB. Or a tile is 64 x 64 for one consumer, where big ones
-// would leave multiprocessors idle; of those blocks two share a multiprocessor, and each works
-// while the other waits.
+// that it can, and 48 KB from the L2. Where it pays two blocks, a cluster, work on tiles below each
+// other in step, and each copies half of the columns' blocks to both: 32 KB. Or a tile is 64 x 64
+// for one consumer, where big ones would leave multiprocessors idle; of those blocks two share a
+// multiprocessor, and each works while the other waits.
+//
+// A warp's number is told to be the same in all its lanes (uniform), and one elected lane copies:
+// else what ptxas reckons for addresses takes longer than a small tile's products.
 //
 // Results leave block by block of 64 x 64 through slots of each consumer.
 //

@@ -6,7 +6,7 @@ void ns_hopper_gram(const NsProduct &w, const NsGram &gram, const void *x, DType
 {
     const NsTiles tiles = choose_tiles(w.batch, m);
     Problem problem = {};
-    problem.backwards = ns_backwards(w);
+    problem.backwards = ns_turn(w);
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, n);
     problem.count = 1;
     problem.gram = gram.a, problem.row_sums = gram.row_sums, problem.squares = gram.squares;

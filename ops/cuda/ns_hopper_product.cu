@@ -5,7 +5,7 @@ void ns_hopper_chain(const NsProduct &w, const NsChain &steps, int m, int k)
 {
     const NsTiles tiles = choose_tiles(w.batch, m);
     Problem problem = {};
-    problem.backwards = ns_backwards(w);
+    problem.backwards = ns_turn(w);
     problem.batch = w.batch, problem.m = m, problem.k_blocks = k_blocks(tiles, k);
     problem.count = steps.count;
     problem.progress = w.progress, problem.done = *w.steps_run;
@@ -56,7 +56,7 @@ void ns_hopper_apply(const NsProduct &w, void *y, const void *p, const void *x, 
                      int n, float beta, const float *s, int *flags)
 {
     Problem problem = {};
-    problem.backwards = ns_backwards(w);
+    problem.backwards = ns_turn(w);
     problem.batch = w.batch, problem.m = w.tall ? n : m, problem.n = w.tall ? m : n;
     problem.k_blocks = k_blocks(BIG, m);
     problem.count = 1;

@@ -18,16 +18,13 @@ struct NsProduct {
     int *steps_run; // on the host: how many steps `progress` counts, zero at first
     cudaStream_t stream;
     bool tall; // X, and Y of ns_apply, lie transposed, (n,m); not for cuBLASLt, and m % 8 == 0
-    bool *backwards; // on the host, for ns_backwards; NULL: never
+    bool *backwards; // on the host, for ns_turn; NULL: never
 };
 
-// Whether a launch begins with the last matrix: of Hopper's products and normalising each goes the
-// other way round than the one before, so that it finds in the L2 what that one has just left
-// there.
-inline bool ns_backwards(const NsProduct &w)
-{
-    return w.backwards && (*w.backwards = !*w.backwards);
-}
+// Turns round, and returns whether the launch that follows begins with the last matrix: of Hopper's
+// products and normalising each goes the other way than the one before, so that it finds in the L2
+// what that one has just left there.
+inline bool ns_turn(const NsProduct &w) { return w.backwards && (*w.backwards = !*w.backwards); }
 
 // C = alpha P Q^T + beta Q for P, Q, C of an NsChain, C known to be symmetric, and Q too where beta
 // is not 0: one triangle, the lower or the `upper`, is computed and mirrored, so that it is so
